@@ -1,0 +1,324 @@
+"""The command line: parse, call, print. Everything that writes to a terminal is here."""
+
+# A command imports what it needs when it runs: else `joulewise --help` would wait for PyTorch and Flower.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+import joulewise
+from joulewise.errors import JoulewiseError, MissingExtra, ProfileError, RuleError, StudyError
+
+if TYPE_CHECKING:
+    from joulewise.progress import View
+    from joulewise.results import Row
+
+EXTRAS = {
+    "torch": "learning",
+    "flwr_datasets": "learning",
+    "datasets": "learning",
+    "sklearn": "learning",
+    "PIL": "learning",
+    "flwr": "flower",
+    "ray": "ray",
+    "altair": "report",
+    "vl_convert": "report",
+    "scipy": "report",
+}
+INTERRUPTED = 130
+SECONDS_BETWEEN_LINES = 30.0
+
+app = typer.Typer(
+    name="joulewise",
+    help="Federated learning that spends less energy: run studies, compare rules, look at devices.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+devices_app = typer.Typer(no_args_is_help=True, help="Device profiles: what moving a bit costs, and who says so.")
+app.add_typer(devices_app, name="devices")
+
+Device = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A name of the list, or a file.", show_default=False)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def main() -> NoReturn:
+    """Run the command line.
+
+    Exit code 0: done; 1: it failed; 2: what was typed, or a file that the user wrote, is wrong; 130: Ctrl-C.
+    """
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
+    try:
+        app()
+    except Exception as error:
+        _fail(*_explain(error))
+    raise SystemExit(0)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    if isinstance(error, JoulewiseError):
+        return str(error), 2 if isinstance(error, StudyError | ProfileError | RuleError) else 1
+    if isinstance(error, ModuleNotFoundError):
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is not None:
+            return str(MissingExtra(extra, "This command")), 1
+    return f"{type(error).__name__}: {error}; a defect of joulewise: please report what --debug shows", 1
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    console = _console(stderr=True)
+    console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    raise SystemExit(code) from None
+
+
+def _console(stderr: bool = False) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 200  # a pipe or a file has no width: better long lines than cut ones
+    return console
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"joulewise {joulewise.__version__}")  # noqa: T201 (for a script to read)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+# ---------------------------------------------------------------- run
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.", show_default=False)],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where rows go. Default: runs/NAME.", show_default=False),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    engine: Annotated[
+        Literal["inprocess", "ray"],
+        typer.Option(help="Clients in this process, or Flower's simulation on Ray."),
+    ] = "inprocess",
+    compute: Annotated[Literal["cpu", "cuda"], typer.Option(help="What the clients train on.")] = "cpu",
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Processes; each runs one arm and seed.")] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the study; repeatable.", show_default=False),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Run every arm of a study with every seed, then show the table and write the report.
+
+    Rows go to DIR/rows.jsonl as they are made. A run that was stopped goes on with --resume, and its rows are
+    the same as if it had never been stopped.
+
+    Example: joulewise run studies/quickstart.toml --jobs 2 --set rounds=5
+    """
+    from joulewise import runs
+    from joulewise.progress import View
+    from joulewise.study import load
+
+    del debug  # main looks for it
+    loaded = load(study, settings or ())
+    folder = out or Path("runs") / loaded.name
+    view = View(loaded.name, runs.rounds_of(loaded), loaded.rounds, jobs)
+    began = datetime.now(UTC).isoformat(timespec="milliseconds")
+    rows = runs.run(loaded, folder, engine=engine, compute=compute, jobs=jobs, resume=resume)
+    try:
+        _watched(rows, view)
+    except KeyboardInterrupt:
+        rows.close()  # stops the workers
+        _fail(f"stopped; rows so far are in {folder}: go on with --resume", INTERRUPTED)
+    if all(row.timing.started < began for row in view.latest.values()):
+        _say(f"{folder} holds this study complete, so nothing was run; for another run give another --out")
+    _conclude(folder)
+
+
+def _conclude(folder: Path) -> None:
+    from joulewise import results
+
+    rows = results.read(folder)
+    try:
+        _print_tables(rows)
+        _write_report(rows, [folder], folder)
+    except MissingExtra as missing:
+        _say(f"note: {missing}")
+    _say(f"rows: {folder / results.FILE_NAME}")
+
+
+def _watched(rows: Iterable[Row], view: View) -> None:
+    console = _console(stderr=True)
+    if console.is_terminal and not console.is_dumb_terminal:
+        _watch_live(rows, view, console)
+    else:
+        _watch_plain(rows, view, console)
+
+
+def _watch_live(rows: Iterable[Row], view: View, console: Console) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    progress = Progress(*columns, TextColumn("{task.fields[left]}"), console=console)
+    bar = progress.add_task(view.study, total=view.total, left="starting")
+    with Live(progress, console=console, refresh_per_second=4, transient=True) as live:
+        for row in rows:
+            view.add(row)
+            progress.update(bar, completed=view.done, left=view.left)
+            live.update(Group(progress, *(Text(line, no_wrap=True, overflow="ellipsis") for line in view.lines)))
+
+
+def _watch_plain(rows: Iterable[Row], view: View, console: Console) -> None:
+    last = time.monotonic()
+    for row in rows:
+        view.add(row)
+        if row.round == view.rounds or time.monotonic() - last > SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            parts = (view.line((row.arm, row.seed)), f"{view.done} of {view.total} rounds", view.left)
+            console.print("; ".join(part for part in parts if part), soft_wrap=True, markup=False)
+
+
+# ---------------------------------------------------------------- report
+
+
+@app.command()
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Folders of studies that were run.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the report goes. Default: the first folder.", show_default=False),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write the report of studies: report.html, which opens offline, and figures as SVG, PNG and PDF.
+
+    Example: joulewise report runs/quickstart
+    """
+    from joulewise import results
+
+    del debug
+    rows = [row for folder in folders for row in results.read(folder)]
+    _print_tables(rows)
+    _write_report(rows, folders, out or folders[0])
+
+
+# ---------------------------------------------------------------- devices
+
+
+@devices_app.command("list")
+def list_devices(debug: Debug = False) -> None:
+    """List the devices that come with joulewise.
+
+    Example: joulewise devices list
+    """
+    from joulewise import devices
+
+    del debug
+    table = _table("Device", "Unit", "Description")
+    for name in devices.list_devices():
+        device = devices.load_device(name)
+        table.add_row(name, device.unit, device.description)
+    _console().print(table)
+
+
+@devices_app.command("show")
+def show_device(device: Device, debug: Debug = False) -> None:
+    """Show every number of a device with its unit, how it is known, and where it comes from.
+
+    Example: joulewise devices show phone-lte-2021
+    """
+    from joulewise import devices
+
+    del debug
+    loaded = devices.load_device(device)
+    console = _console()
+    console.print(f"[bold]{escape(loaded.name)}[/] (unit {loaded.unit}): {escape(loaded.description)}\n")
+    table = _table("Number", "Value", "Unit", "Known as", "Year", "Source")
+    for entry in devices.describe(loaded):
+        row = (entry.path, f"{entry.value:g}", entry.unit, entry.kind, str(entry.year), entry.source)
+        table.add_row(*map(escape, row))
+    console.print(table)
+
+
+@devices_app.command("check")
+def check_device(device: Device, debug: Debug = False) -> None:
+    """Check a device file: exit code 2 if something is wrong, else what a reader of its figures should know.
+
+    Example: joulewise devices check my-phone.toml
+    """
+    from joulewise import devices
+
+    del debug
+    loaded = devices.load_device(device)
+    console = _console()
+    for remark in devices.check(loaded):
+        console.print(f"note: {remark}", markup=False, soft_wrap=True)
+    console.print(f"{device}: a device of {len(devices.describe(loaded))} numbers in unit {loaded.unit}", markup=False)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
+    return table
+
+
+def _print_tables(rows: Sequence[Row]) -> None:
+    from joulewise import tables
+
+    console = _console()
+    for found in tables.table(rows):
+        table = _table(*found.columns)
+        for row in found.rows:
+            table.add_row(*map(escape, row))
+        console.print(Text(found.caption, style="bold"), table, *found.notes, sep="\n", markup=False)
+
+
+def _write_report(rows: Sequence[Row], folders: Sequence[Path], out: Path) -> None:
+    from joulewise import report
+    from joulewise.runs import STUDY_FILE
+
+    studies = [folder / STUDY_FILE for folder in folders if (folder / STUDY_FILE).exists()]
+    text = studies[0].read_text(encoding="utf-8") if len(studies) == len(folders) == 1 else None
+    command = f"joulewise run {STUDY_FILE}" if text else None
+    page, *figures = report.write(rows, out, text, command)
+    _say(f"\nreport: {page}, and {len(figures)} files in {out / 'figures'}")
+
+
+def _say(text: str) -> None:
+    _console().print(text, soft_wrap=True, markup=False)

@@ -1,0 +1,245 @@
+"""The whole client step: add the residual, choose, encode, remember the rest.
+
+    a = u + r,   payload = encode(select(a)),   r' = a - decode(payload)
+
+What was sent and what was kept is what there was: ``decode(payload) + r' = a``, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from joulewise.codec import ValueType, decode
+from joulewise.costs import Costs
+from joulewise.errors import RuleError, StateError, UpdateError
+from joulewise.layout import Layout, Vector
+from joulewise.ledger import Charge, uplink_charges
+from joulewise.message import Brief
+from joulewise.ranking import first_not_finite
+from joulewise.rules import Budget, Joules, MinVariance, RandomK, Rule, check_pair
+from joulewise.select import Selection, checked_vector, not_finite
+
+
+class ErrorFeedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was not sent is added to the next update.
+
+    Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019.
+
+    Plain feedback sends a coordinate that waited t rounds with t rounds of change at once, which can
+    overshoot where local steps are large; both options make what is carried over smaller.
+
+    Args:
+        decay: factor on the residual at each round, from 0 (forget) to 1 (lose nothing).
+        clip: largest norm of the residual that is added, as a multiple of the update's norm; None for no
+            limit.
+    """
+
+    decay: float = 1.0
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay <= 1:
+            raise RuleError(f"ErrorFeedback(decay) must be between 0 and 1, but is {self.decay}")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise RuleError(f"ErrorFeedback(clip) must be finite and above 0, but is {self.clip}")
+
+    def carry(self, residual: Vector, update: Vector) -> Vector:
+        """The part of the residual that is added to an update: float32[n]."""
+        factor = self.decay
+        if self.clip is not None:
+            norm, most = _norm(residual) * factor, self.clip * _norm(update)
+            factor *= most / norm if norm > most else 1.0
+        return residual if factor == 1 else residual * np.float32(factor)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClientState:
+    """What a client remembers between rounds.
+
+    Args:
+        residual: float32[n], what was not sent so far; None for nothing.
+        pending: the last payload, while it is not known whether the server used it.
+        sequence: number of the last reply, 0 before the first.
+        run_id: the run that the state belongs to.
+        fingerprint: the layout's, so that another model's state is never added.
+    """
+
+    residual: Vector | None = None
+    pending: bytes | None = None
+    sequence: int = 0
+    run_id: int = 0
+    fingerprint: int = 0
+
+
+Fate = Literal["none", "accepted", "returned", "lost"]
+
+
+def settle(state: ClientState, accepted_sequence: int | None, layout: Layout) -> tuple[ClientState, Fate]:
+    """Learn what became of the last reply.
+
+    Args:
+        state: the client's state.
+        accepted_sequence: number of this client's last reply that entered an aggregation which returned
+            arrays.
+        layout: the model's.
+
+    Returns:
+        The state without a pending payload, and what happened: ``accepted`` (it was used), ``returned`` (it
+        was not: what it said is in the residual again), ``lost`` (the server knows of a later reply than this
+        state does: the state is an old one and its residual is dropped), or ``none`` (nothing was pending).
+
+    Raises:
+        StateError: the state belongs to another model.
+    """
+    if state.fingerprint != layout.fingerprint:
+        raise StateError("the client's state belongs to another model; delete it, or give the run a new identity")
+    accepted = accepted_sequence or 0
+    if accepted > state.sequence:
+        return replace(state, residual=None, pending=None, sequence=accepted), "lost"
+    if state.pending is None:
+        return state, "none"
+    if accepted == state.sequence:
+        return replace(state, pending=None), "accepted"
+    returned = decode(state.pending, layout).dense()
+    if state.residual is not None:
+        returned += state.residual
+    return replace(state, residual=returned, pending=None), "returned"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sent:
+    """One reply.
+
+    Args:
+        payload: what goes over the link.
+        state: what the client remembers; it must be safe before the payload leaves.
+        selection: the coordinates chosen, with their values before rounding to the payload's value type.
+        charges: what the reply costs.
+    """
+
+    payload: bytes
+    state: ClientState
+    selection: Selection
+    charges: tuple[Charge, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compressor:
+    """Rule, budget, encoding and feedback together.
+
+    A budget here is for the message that is really made: Joules bounds header and kept coordinates as
+    encoded, Bytes bounds the payload's length.
+
+    Args:
+        rule: what to rank by.
+        budget: where to stop; None for Dense.
+        values: value type of the payload, one for all tensors or one per tensor.
+        feedback: remember what was not sent; None to forget it.
+
+    Raises:
+        RuleError: rule and budget do not go together, or the rule is unbiased and there is feedback.
+
+    Example:
+        >>> from joulewise.rules import CWMP, Count
+        >>> costs = Costs.of(np.array([4.0, 1.0, 1.0]), unit="relative")
+        >>> compressor = Compressor(CWMP(), Count(1), feedback=ErrorFeedback())
+        >>> sent = compressor.compress(np.array([3.0, -2.0, 1.0], np.float32), None, costs)
+        >>> sent.selection.indices.tolist(), sent.state.residual.tolist(), sent.state.sequence
+        ([1], [3.0, 0.0, 1.0], 1)
+    """
+
+    rule: Rule
+    budget: Budget | None = None
+    values: ValueType | tuple[ValueType, ...] = "float32"
+    feedback: ErrorFeedback | None = None
+
+    def __post_init__(self) -> None:
+        check_pair(self.rule, self.budget)
+        unbiased = isinstance(self.rule, MinVariance) or (isinstance(self.rule, RandomK) and self.rule.scale)
+        if unbiased and self.feedback is not None:
+            raise RuleError(
+                f"{type(self.rule).__name__} sends values scaled up to be unbiased, so there is nothing to "
+                "remember; leave feedback out"
+            )
+
+    def compress(
+        self,
+        update: Any,
+        state: ClientState | None,
+        costs: Costs,
+        rng: np.random.Generator | None = None,
+        whole: Mapping[str, Any] | None = None,
+    ) -> Sent:
+        """Make one reply. Nothing is changed in place; on an error nothing is changed at all.
+
+        Args:
+            update: float32[n], local model minus received model.
+            state: what the client remembers, settled; None at the start.
+            costs: prices of the client's device.
+            rng: source of the key of random rules.
+            whole: buffers and tensors that are not float, by name; they travel whole and are charged apart.
+
+        Raises:
+            UpdateError: the update holds NaN or infinity (the tensor is named) or has another length.
+            StateError: the state belongs to another model or still has a pending payload.
+            RuleError: the budget cannot hold what must be sent, or a random rule has no `rng`.
+        """
+        state = _checked_state(state, costs.layout)
+        carried = self._carried(checked_vector(update, costs.layout, "update"), state, costs.layout)
+        if isinstance(self.budget, Joules) and self.budget.includes_fixed and self.budget.budget < costs.fixed:
+            return self._skipped(carried, state)
+        draft = Brief(carried, costs, self.rule, self.budget, self.values, whole).make(rng)
+        selection, encoded = draft.selection, draft.encoded
+        residual, pending = None, None
+        if self.feedback is not None:
+            sent = decode(encoded.payload, costs.layout).selection
+            residual, pending = carried.copy(), encoded.payload
+            residual[sent.indices] -= sent.values
+        after = replace(state, residual=residual, pending=pending, sequence=state.sequence + 1)
+        return Sent(encoded.payload, after, selection, uplink_charges(encoded, selection, costs))
+
+    def _carried(self, update: Vector, state: ClientState, layout: Layout) -> Vector:
+        bad = first_not_finite(update)
+        if bad is not None:
+            raise not_finite(bad, layout)
+        carried: Vector = update + np.float32(0)  # Makes -0.0 plain 0.0: sent + kept is had, bit for bit.
+        if self.feedback is None or state.residual is None:
+            return carried
+        with np.errstate(over="ignore"):
+            # In this order, so that a residual that decayed to -0.0 leaves no trace either.
+            carried += self.feedback.carry(state.residual, update)
+        bad = first_not_finite(carried)
+        if bad is not None:
+            raise UpdateError(
+                f"update plus residual passes what float32 holds in tensor {layout.name_of(bad)!r}; nothing "
+                "was changed: use ErrorFeedback(decay=...) or a lower learning rate"
+            )
+        return carried
+
+    def _skipped(self, carried: Vector, state: ClientState) -> Sent:
+        """Not even the fixed cost fits: no reply is made, and everything waits."""
+        nothing = Selection(carried.size, np.empty(0, np.uint32), np.empty(0, np.float32), 0.0, None, 0.0)
+        residual = carried if self.feedback is not None else None
+        return Sent(b"", replace(state, residual=residual, sequence=state.sequence + 1), nothing, ())
+
+
+def _norm(vector: Vector) -> float:
+    return float(np.linalg.norm(vector.astype(np.float64)))
+
+
+def _checked_state(state: ClientState | None, layout: Layout) -> ClientState:
+    if state is None:
+        return ClientState(fingerprint=layout.fingerprint)
+    if state.fingerprint != layout.fingerprint:
+        raise StateError("the client's state belongs to another model; delete it, or give the run a new identity")
+    if state.pending is not None:
+        raise StateError(
+            "the client's last reply is still pending; call settle(state, accepted_sequence, layout) first"
+        )
+    return state

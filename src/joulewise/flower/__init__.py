@@ -1,0 +1,19 @@
+"""joulewise in a Flower app: the only part that needs Flower.
+
+app = ClientApp(mods=[Sparsify(device="phone-lte-2021", rule=CWMP(), budget=Density(0.01))])
+strategy = Sparse(FedAvg(...))
+"""
+
+from joulewise.errors import MissingExtra
+
+try:
+    from joulewise.flower.grid import SparseGrid
+    from joulewise.flower.mod import Sparsify
+    from joulewise.flower.state import ContextStore, MemoryStore
+    from joulewise.flower.strategy import Sparse
+except ModuleNotFoundError as error:
+    if error.name != "flwr":
+        raise
+    raise MissingExtra("flower", "Using joulewise in a Flower app") from error
+
+__all__ = ["ContextStore", "MemoryStore", "Sparse", "SparseGrid", "Sparsify"]

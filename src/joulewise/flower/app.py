@@ -1,0 +1,330 @@
+"""The ClientApp and the federation of a study: one app for every engine."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import queue
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.serverapp import strategy as strategies
+
+from joulewise import learning
+from joulewise.compress import Compressor
+from joulewise.devices import Unit, load_device
+from joulewise.errors import StudyError
+from joulewise.flower import inprocess, snapshot, wire
+from joulewise.flower.mod import Sparsify
+from joulewise.flower.rounds import Invited, Round, participants, play, roster
+from joulewise.flower.state import AbstractStore, ContextStore, MemoryStore
+from joulewise.learning import Data, Dataset, Examples, Model, Training
+from joulewise.results import ClientResult, ServerResult
+
+Engine = Literal["inprocess", "ray"]
+Compute = Literal["cpu", "cuda"]
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+NODES_UP_S = 60.0
+"""How long Flower's simulation may take to register its nodes."""
+
+AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad")
+
+
+class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of Flower's strategies that average all replies, and its options.
+
+    Args:
+        name: as in ``flwr.serverapp.strategy``.
+        options: arguments of the strategy; ``fraction_train`` is the share of clients in each round.
+    """
+
+    name: Literal["FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad"] = "FedAvg"
+    options: dict[str, float | int | bool] = {}
+
+    def __post_init__(self) -> None:
+        known = set(inspect.signature(getattr(strategies, self.name)).parameters) - {"self"}
+        unknown = sorted(set(self.options) - known)
+        if unknown:
+            raise ValueError(f"options has {unknown[0]!r}, which {self.name} does not take; it takes {sorted(known)}")
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"options.fraction_train must be above 0 and at most 1, but is {self.fraction}")
+
+    @property
+    def fraction(self) -> float:
+        """Share of the clients that take part in each round."""
+        return float(self.options.get("fraction_train", 1.0))
+
+    def make(self) -> strategies.Strategy:
+        """The strategy; it trains on all nodes that it is shown and leaves evaluation to the study."""
+        settled = {
+            "fraction_train": 1.0,
+            "fraction_evaluate": 0.0,
+            "min_train_nodes": 1,
+            "min_available_nodes": 1,
+        }
+        made: strategies.Strategy = getattr(strategies, self.name)(**(dict(self.options) | settled))
+        return made
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(sorted(self.options.items()))))
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One federation but for its seed.
+
+    Args:
+        name: short label, unique in its study.
+        data: examples and how they are dealt out.
+        model: what is trained.
+        training: how a client trains.
+        strategy: how the server averages.
+        devices: profile of each partition.
+        compressor: what a client sends.
+        rounds: how many.
+    """
+
+    name: str
+    data: Data
+    model: Model
+    training: Training
+    strategy: StrategyChoice
+    devices: tuple[str, ...]
+    compressor: Compressor
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundOutcome:
+    """One finished round of an arm.
+
+    Args:
+        round: its number; the first is 1.
+        server: the new model on the test part.
+        clients: what the clients did, by partition.
+        energy_unit: of all charges.
+        seconds: how long the round took, evaluation included.
+        checkpoint: named arrays to go on from; None where this engine or strategy cannot.
+    """
+
+    round: int
+    server: ServerResult
+    clients: tuple[ClientResult, ...]
+    energy_unit: Unit
+    seconds: float
+    checkpoint: dict[str, npt.NDArray[Any]] | None
+
+
+def federate(
+    arm: Arm,
+    seed: int,
+    *,
+    engine: Engine = "inprocess",
+    compute: Compute = "cpu",
+    resume: Arrays | None = None,
+) -> Iterator[RoundOutcome]:
+    """Run an arm with a seed and yield its rounds.
+
+    The same arm and seed give the same bits on every engine of one machine.
+
+    Args:
+        arm: what to run.
+        seed: of partition, initial model, participants, batches and random rules.
+        engine: ``inprocess`` calls clients one after another in this process; ``ray`` is Flower's simulation.
+        compute: where clients train.
+        resume: a checkpoint of the same arm and seed; the rounds after it are run.
+
+    Raises:
+        StudyError: the devices do not fit, or `resume` is given with an engine that cannot go on.
+        JoulewiseError: data or updates are not usable; the message says which.
+    """
+    units = {load_device(device).unit for device in arm.devices}
+    if len(units) != 1 or len(arm.devices) != arm.data.clients:
+        raise StudyError(f"arm {arm.name!r} needs {arm.data.clients} devices of one unit, but has {arm.devices}")
+    if engine == "ray" and resume is not None:
+        raise StudyError(
+            f"engine 'ray' cannot go on from a checkpoint of arm {arm.name!r}; use engine 'inprocess', which "
+            "gives the same bits, or begin anew"
+        )
+    rounds = _on_ray(arm, seed, compute) if engine == "ray" else _in_process(arm, seed, compute, resume)
+    # Closed at once, whatever happens: an engine that is no longer wanted must not go on.
+    with _quiet_flower(), contextlib.closing(rounds):
+        began = time.perf_counter()
+        for finished, checkpoint in rounds:
+            server = _evaluated(arm, seed, finished, compute)
+            seconds = time.perf_counter() - began
+            yield RoundOutcome(finished.number, server, finished.clients, units.copy().pop(), seconds, checkpoint)
+            began = time.perf_counter()
+
+
+Rounds = Generator[tuple[Round, dict[str, npt.NDArray[Any]] | None], None, None]
+
+
+def _in_process(arm: Arm, seed: int, compute: Compute, resume: Arrays | None) -> Rounds:
+    store, strategy = MemoryStore(), arm.strategy.make()
+    grid = Invited(inprocess.InProcessGrid(client_app(arm, seed, compute, store), arm.data.clients))
+    nodes = roster(grid.inner, arm.data.clients)
+    partitions = {node: partition for partition, node in nodes.items()}
+    model, first = _initial(arm, seed), 1
+    if resume is not None:
+        model, first = snapshot.model_of(resume), int(resume["round"]) + 1
+        grid.remember({nodes[partition]: last for partition, last in snapshot.accepted_of(resume).items()})
+        for partition, state in snapshot.clients_of(resume).items():
+            store.states[state.run_id, nodes[partition]] = state
+        snapshot.restore(strategy, resume)
+    for finished in play(strategy, grid, model, range(first, arm.rounds + 1), _guests(arm, seed, nodes)):
+        accepted = {partitions[node]: last for node, last in grid.accepted.items()}
+        states = {partitions[node]: state for (_, node), state in store.states.items()}
+        yield (
+            finished,
+            snapshot.pack(finished.number, finished.arrays, accepted, states, strategy, arm.strategy.make()),
+        )
+
+
+def _on_ray(arm: Arm, seed: int, compute: Compute) -> Rounds:
+    """Flower's simulation calls the server's side; a queue turns that into a generator."""
+    done: queue.Queue[Round | BaseException | None] = queue.Queue()
+    stop = threading.Event()
+
+    def main(inner: Grid) -> None:
+        grid = Invited(inner)
+        guests = _guests(arm, seed, roster(inner, arm.data.clients, NODES_UP_S))
+        model = _initial(arm, seed)
+        for finished in play(arm.strategy.make(), grid, model, range(1, arm.rounds + 1), guests):
+            done.put(finished)
+
+    def run() -> None:
+        try:
+            gpus = 1.0 / arm.data.clients if compute == "cuda" else 0.0
+            app = client_app(arm, seed, compute, ContextStore())
+            inprocess.simulate(main, app, arm.data.clients, gpus, stop)
+            done.put(None)
+        except BaseException as error:  # Handed to the caller's thread, which raises it.
+            done.put(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while (item := done.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item, None
+    finally:
+        # Also when the caller wants no more rounds, or pressed Ctrl-C: no process of Ray is left behind.
+        stop.set()
+        thread.join()
+
+
+def client_app(arm: Arm, seed: int, compute: Compute, store: AbstractStore) -> ClientApp:
+    """The app of every client of an arm: trains on its partition, sends what the arm's compressor chooses."""
+    compressor = arm.compressor
+    mod = Sparsify(
+        arm.devices,
+        compressor.rule,
+        compressor.budget,
+        compressor.values,
+        compressor.feedback,
+        seed=seed,
+        store=store,
+    )
+    app = ClientApp(mods=[mod])
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return _train(message, context, arm, seed, compute)
+
+    @app.query("partition")
+    def who(message: Message, context: Context) -> Message:
+        answer = ConfigRecord({"partition": context.node_config["partition-id"]})
+        return Message(RecordDict({"node": answer}), reply_to=message)
+
+    return app
+
+
+def _train(message: Message, context: Context, arm: Arm, seed: int, compute: Compute) -> Message:
+    learning.use_threads(arm.training.threads)
+    config = next(iter(message.content.config_records.values()))
+    partition, number = int(str(context.node_config["partition-id"])), int(str(config["server-round"]))
+    examples = _parts(arm.data, seed)[partition]
+    module = _module(arm.model, arm.data, seed)
+    received = wire.only_arrays(message.content)
+    assert received is not None  # The strategies of `AVERAGING` send one.
+    learning.load_arrays(module, wire.to_numpy(received))
+    rng = np.random.default_rng([seed, number, partition])
+    proximal_mu = float(str(config.get("proximal-mu", 0.0)))
+    loss = learning.train(module, examples, arm.training, rng, compute, proximal_mu)
+    metrics = MetricRecord({"num-examples": len(examples.labels), "train-loss": loss})
+    arrays = wire.to_record(learning.arrays(module))
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+def _evaluated(arm: Arm, seed: int, finished: Round, compute: Compute) -> ServerResult:
+    learning.use_threads(arm.training.threads)
+    module = _module(arm.model, arm.data, seed)
+    learning.load_arrays(module, wire.to_numpy(finished.arrays))
+    evaluation = learning.evaluate(module, _dataset(arm.data).test, compute)
+    return ServerResult(evaluation.accuracy, evaluation.loss)
+
+
+def _initial(arm: Arm, seed: int) -> ArrayRecord:
+    """The model before the first round; not out of the cache, whose module holds what was last computed."""
+    return wire.to_record(learning.arrays(_new_module(arm.model, arm.data, seed)))
+
+
+def _guests(arm: Arm, seed: int, nodes: Mapping[int, int]) -> dict[int, tuple[int, ...]]:
+    fraction, clients = arm.strategy.fraction, arm.data.clients
+    return {
+        number: tuple(nodes[partition] for partition in participants(seed, number, clients, fraction))
+        for number in range(1, arm.rounds + 1)
+    }
+
+
+# Loading and dealing out examples takes seconds, building a model milliseconds: done once per process.
+# The module is only a place to compute in: every use loads all its parameters and buffers first.
+
+
+@lru_cache(maxsize=1)
+def _dataset(data: Data) -> Dataset:
+    return learning.load(data)
+
+
+@lru_cache(maxsize=2)
+def _parts(data: Data, seed: int) -> tuple[Examples, ...]:
+    train = _dataset(data).train
+    dealt = learning.partition(data, train.labels, seed)
+    return tuple(Examples(train.images[indices], train.labels[indices]) for indices in dealt)
+
+
+@lru_cache(maxsize=1)
+def _module(model: Model, data: Data, seed: int) -> learning.Module:
+    return _new_module(model, data, seed)
+
+
+def _new_module(model: Model, data: Data, seed: int) -> learning.Module:
+    dataset = _dataset(data)
+    _, channels, height, width = dataset.train.images.shape
+    return learning.build(model, channels, height, width, dataset.classes, seed)
+
+
+@contextlib.contextmanager
+def _quiet_flower() -> Iterator[None]:
+    """Flower logs every round and every error; a study has its own display, and errors reach its caller."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,173 @@
+"""A Grid that decodes replies, puts them in order, acknowledges them and keeps the books."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from joulewise.codec import decode
+from joulewise.errors import FederationError, JoulewiseError
+from joulewise.flower import wire
+from joulewise.layout import Kind, Layout
+from joulewise.results import ClientResult
+
+
+class SparseGrid(Grid):
+    """Wraps any Grid: compressed replies come out as dense arrays, so that every strategy can take them.
+
+    Replies are sorted by partition, which makes the order of floating-point sums the same on every engine. A
+    reply counts as accepted when `accept` is called with the arrays that an aggregation returned; the next
+    train request of its node says so, and what was not accepted goes back into the node's residual.
+
+    Args:
+        grid: the Grid that moves messages.
+        kinds: the same as in `Sparsify`.
+    """
+
+    def __init__(self, grid: Grid, kinds: dict[str, Kind] | None = None) -> None:
+        self._grid = grid
+        self._kinds = dict(kinds or {})
+        self._accepted: dict[int, int] = {}
+        self._waiting: dict[int, int] = {}
+        self._results: list[ClientResult] = []
+        self._types: dict[str, np.dtype[Any]] = {}
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Send requests, wait, and return the replies with dense arrays, by partition.
+
+        A train reply that cannot be decoded is an error: nothing of it enters an aggregation. A reply to
+        something else than these requests comes too late and is left out, as is a second reply to one.
+
+        Raises:
+            FederationError: a payload is damaged, or the Grid gives messages no id.
+        """
+        requests = [self._addressed(message) for message in messages]
+        replies = list(self._grid.send_and_receive(requests, timeout=timeout))
+        by_id = {request.metadata.message_id: request for request in requests}
+        self._waiting = {}
+        layouts: dict[int, tuple[Layout, Any]] = {}
+        order = []
+        for reply in replies:
+            if not reply.metadata.reply_to_message_id:
+                raise FederationError(
+                    "a reply does not say which request it answers; the Grid must give messages an id"
+                )
+            request = by_id.pop(reply.metadata.reply_to_message_id, None)
+            if request is None:
+                continue
+            partition = None
+            if wire.is_train(request) and wire.is_train(reply):
+                partition = self._densify(request, reply, layouts)
+            order.append((partition is None, partition or 0, reply.metadata.src_node_id, reply))
+        return [entry[-1] for entry in sorted(order, key=lambda entry: entry[:-1])]
+
+    def accept(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Say that an aggregation returned these arrays: the replies of this round are used.
+
+        Returns:
+            The arrays in the element types that were sent to the clients; averaging turns whole numbers, such
+            as batch-norm counters, into float64.
+        """
+        self._accepted |= self._waiting
+        self._waiting = {}
+        named = wire.to_numpy(arrays)
+        if all(array.dtype == self._types.get(name, array.dtype) for name, array in named.items()):
+            return arrays
+        return wire.to_record({name: _cast(array, self._types.get(name)) for name, array in named.items()})
+
+    def take_results(self) -> tuple[ClientResult, ...]:
+        """What the clients did since the last call, by partition."""
+        results = tuple(sorted(self._results, key=lambda result: result.partition))
+        self._results = []
+        return results
+
+    @property
+    def accepted(self) -> dict[int, int]:
+        """Number of the last accepted reply of each node."""
+        return dict(self._accepted)
+
+    def remember(self, accepted: dict[int, int]) -> None:
+        """Take up the accepted numbers of an earlier run that goes on."""
+        self._accepted = dict(accepted)
+
+    def _addressed(self, message: Message) -> Message:
+        """The request with this node's accepted number; strategies share one record between all nodes."""
+        if not wire.is_train(message):
+            return message
+        node, content = message.metadata.dst_node_id, message.content
+        base = wire.only_arrays(content)
+        if base is not None and base.keys() != self._types.keys():
+            self._types = {name: array.dtype for name, array in wire.to_numpy(base).items()}
+        if node not in self._accepted:
+            return message
+        # Some of Flower's mods want exactly one ConfigRecord, so one is made only where there is none.
+        key, config = next(iter(content.config_records.items()), (wire.RECORD, ConfigRecord()))
+        own = config.copy()
+        own[wire.ACCEPTED] = self._accepted[node]
+        message.content = RecordDict({**content, key: own})
+        return message
+
+    def _densify(self, request: Message, reply: Message, layouts: dict[int, tuple[Layout, Any]]) -> int | None:
+        base = wire.only_arrays(request.content)
+        node = request.metadata.dst_node_id
+        try:
+            sent = wire.read(reply.content)
+            if sent is None or base is None:
+                return None
+            if id(base) not in layouts:
+                layout = Layout.of(arrays := wire.to_numpy(base), self._kinds)
+                layouts[id(base)] = layout, (layout.flatten(arrays), arrays)
+            layout, (flat, arrays) = layouts[id(base)]
+            decoded = decode(sent.payload, layout)
+        except JoulewiseError as error:
+            raise FederationError(f"the reply of node {node} cannot be used: {error}") from error
+        selection = decoded.selection
+        dense = flat.copy()
+        dense[selection.indices] += selection.values
+        named = arrays | layout.split(dense) | decoded.whole
+        key = wire.array_key(reply.content)
+        reply.content[key] = wire.parsed(wire.to_record({name: named[name] for name in base}))
+        del reply.content[wire.RECORD]
+        self._waiting[node] = sent.sequence
+        # Bytes are what arrived and what was sent here, whatever the node says.
+        counted = {"bytes_up": len(sent.payload), "bytes_down": wire.size_of(base)}
+        self._results.append(msgspec.structs.replace(sent.result, **counted))
+        return sent.result.partition
+
+    # What follows hands over to the Grid within.
+
+    def set_run(self, run: Any) -> None:
+        """As the Grid within."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """As the Grid within."""
+        return self._grid.run
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """As the Grid within."""
+        return self._grid.create_message(*args, **kwargs)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """As the Grid within."""
+        return self._grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """As the Grid within; use `send_and_receive`, which decodes."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """As the Grid within; use `send_and_receive`, which decodes."""
+        return self._grid.pull_messages(message_ids)
+
+
+def _cast(array: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    if dtype is None:
+        return array
+    return (np.rint(array) if dtype.kind in "iu" else array).astype(dtype)

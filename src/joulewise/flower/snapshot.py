@@ -1,0 +1,151 @@
+"""A federation between two rounds as named arrays, and back: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import Strategy
+
+from joulewise.compress import ClientState
+from joulewise.flower import wire
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def pack(
+    number: int,
+    model: ArrayRecord,
+    accepted: Mapping[int, int],
+    clients: Mapping[int, ClientState],
+    strategy: Strategy,
+    fresh: Strategy,
+) -> Arrays | None:
+    """Put everything that the next round depends on into named arrays.
+
+    Args:
+        number: of the last finished round.
+        model: the arrays after it.
+        accepted: number of the last accepted reply by partition.
+        clients: state by partition.
+        strategy: whose attributes changed since it was made.
+        fresh: the same strategy, just made.
+
+    Returns:
+        Named arrays; None when the strategy holds something that is neither arrays nor numbers.
+    """
+    attributes = _changed(strategy, fresh)
+    if attributes is None:
+        return None
+    packed: Arrays = {"round": np.array(number)}
+    packed |= {f"model/{name}": array for name, array in wire.to_numpy(model).items()}
+    packed |= {f"accepted/{partition}": np.array(sequence) for partition, sequence in accepted.items()}
+    for partition, state in clients.items():
+        packed |= _pack_client(f"client/{partition}", state)
+    return packed | {f"strategy/{name}": value for name, value in attributes.items()}
+
+
+def model_of(packed: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
+    """The model of a checkpoint."""
+    return wire.to_record(_under(packed, "model/"))
+
+
+def accepted_of(packed: Mapping[str, npt.NDArray[Any]]) -> dict[int, int]:
+    """Number of the last accepted reply by partition."""
+    return {int(partition): int(sequence) for partition, sequence in _under(packed, "accepted/").items()}
+
+
+def clients_of(packed: Mapping[str, npt.NDArray[Any]]) -> dict[int, ClientState]:
+    """State by partition."""
+    states = _under(packed, "client/")
+    partitions = sorted({int(name.split("/")[0]) for name in states})
+    return {partition: _unpack_client(_under(states, f"{partition}/")) for partition in partitions}
+
+
+def restore(strategy: Strategy, packed: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Give a strategy that was just made the attributes of a checkpoint."""
+    values = _under(packed, "strategy/")
+    for name in dict.fromkeys(key.split("/")[0] for key in values):
+        setattr(strategy, name.partition(":")[2], _unpack_value(name.partition(":")[0], name, values))
+
+
+def _under(packed: Mapping[str, npt.NDArray[Any]], prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): value for name, value in packed.items() if name.startswith(prefix)}
+
+
+def _pack_client(prefix: str, state: ClientState) -> Arrays:
+    packed: Arrays = {
+        f"{prefix}/sequence": np.array(state.sequence),
+        f"{prefix}/run_id": np.array(state.run_id, np.uint64),
+        f"{prefix}/fingerprint": np.array(state.fingerprint, np.uint64),
+    }
+    if state.residual is not None:
+        packed[f"{prefix}/residual"] = state.residual
+    if state.pending is not None:
+        packed[f"{prefix}/pending"] = np.frombuffer(state.pending, np.uint8)
+    return packed
+
+
+def _unpack_client(packed: Arrays) -> ClientState:
+    pending = packed.get("pending")
+    return ClientState(
+        residual=packed.get("residual"),
+        pending=None if pending is None else pending.tobytes(),
+        sequence=int(packed["sequence"]),
+        run_id=int(packed["run_id"]),
+        fingerprint=int(packed["fingerprint"]),
+    )
+
+
+def _changed(strategy: Strategy, fresh: Strategy) -> Arrays | None:
+    """The attributes in which a strategy differs from a fresh one, as named arrays; None where that fails."""
+    packed: Arrays = {}
+    for name, value in vars(strategy).items():
+        before = getattr(fresh, name, None)
+        if type(value) is type(before) and (value is before or _plain_equal(value, before)):
+            continue
+        parts = _pack_value(name, value)
+        if parts is None:
+            return None
+        packed |= parts
+    return packed
+
+
+def _plain_equal(value: object, before: object) -> bool:
+    return isinstance(value, bool | int | float | str) and value == before
+
+
+def _pack_value(name: str, value: object) -> Arrays | None:
+    """An attribute, its form in front of its name: number, array, list, dict or record."""
+    if isinstance(value, bool | int | float):
+        return {f"number:{name}": np.array(value)}
+    if isinstance(value, np.ndarray):
+        return {f"array:{name}": value}
+    if isinstance(value, ArrayRecord):
+        form, parts = "record", dict(wire.to_numpy(value))
+    elif isinstance(value, dict) and _are_arrays(value.values()):
+        form, parts = "dict", {key: np.asarray(each) for key, each in value.items()}
+    elif isinstance(value, list) and _are_arrays(value):
+        form, parts = "list", {f"{place:09d}": np.asarray(each) for place, each in enumerate(value)}
+    else:
+        return None
+    # An empty one leaves its name alone, so that it comes back as it was and not as None.
+    return {f"{form}:{name}/{key}": part for key, part in parts.items()} or {f"{form}:{name}": np.zeros(0)}
+
+
+def _are_arrays(values: Iterable[object]) -> bool:
+    return all(isinstance(each, np.ndarray | np.generic) for each in values)
+
+
+def _unpack_value(form: str, name: str, values: Arrays) -> object:
+    if form == "number":
+        return values[name].item()
+    if form == "array":
+        return values[name]
+    parts = _under(values, f"{name}/")
+    if form == "record":
+        return wire.to_record(parts)
+    return [parts[place] for place in sorted(parts)] if form == "list" else parts

@@ -1,0 +1,174 @@
+"""What joulewise adds to Flower's messages, and how it is read back.
+
+A reply's arrays become one array of bytes with a serialization type of its own, so that a server that cannot
+decode it fails at once instead of averaging bytes. Beside it lies one record with the reply's number and its
+result; `SparseGrid` takes both out before a strategy sees the reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from joulewise.errors import PayloadError
+from joulewise.results import ClientResult
+
+SERIALIZATION = "joulewise.v1"
+PAYLOAD = "joulewise.payload"
+RECORD = "joulewise"
+ACCEPTED = "joulewise.accepted-sequence"
+
+NUMPY = "numpy.ndarray"  # Flower's name of the serialization that `Array` does by itself: the npy format
+NPY_1_0 = b"\x93NUMPY\x01\x00"
+
+_result = msgspec.json.Decoder(ClientResult)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A compressed reply: its payload, its number, and what it cost."""
+
+    payload: bytes
+    sequence: int
+    result: ClientResult
+
+
+def is_train(message: Message) -> bool:
+    """Whether a message asks for training, or answers such a message, and carries content."""
+    return message.metadata.message_type.split(".")[0] == "train" and message.has_content()
+
+
+def only_arrays(content: RecordDict) -> ArrayRecord | None:
+    """The one ArrayRecord of a message; None when there is none or more than one."""
+    # Not `content.array_records`, which copies the dictionary at each call.
+    records = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    return records[0] if len(records) == 1 else None
+
+
+class Parsed(Array):
+    """An Array whose ``numpy()`` does not parse the header anew: with small models nothing takes longer.
+
+    It is for strategies and apps in this process; between processes Flower makes plain Arrays of it.
+    """
+
+    @classmethod
+    def of(cls, array: Array) -> Parsed:
+        """The same bytes, parsed once."""
+        made = cls.__new__(cls)
+        made.__dict__.update(array.__dict__)
+        return made
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """A new array, as from a plain Array."""
+        return _view(self).copy(order="K")
+
+    def deflate(self) -> bytes:
+        """As a plain Array, which is what the receiver knows."""
+        return Array(dtype=self.dtype, shape=self.shape, stype=self.stype, data=self.data).deflate()
+
+
+def array_key(content: RecordDict) -> str:
+    """The key of the first ArrayRecord of a message that has one."""
+    return next(key for key, record in content.items() if isinstance(record, ArrayRecord))
+
+
+def to_numpy(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a record by name; views of its bytes, so they cannot be written to."""
+    return {name: _view(array) for name, array in record.items()}
+
+
+def to_record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
+    """Copies of arrays by name as a record."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = _packed(np.asarray(array))
+    return record
+
+
+def parsed(record: ArrayRecord) -> ArrayRecord:
+    """The same arrays, quick to turn into NumPy's."""
+    quick = ArrayRecord()
+    for name, array in record.items():
+        quick[name] = Parsed.of(array)
+    return quick
+
+
+def size_of(record: ArrayRecord) -> int:
+    """Bytes of the arrays of a record, as Flower sends them."""
+    return sum(len(array.data) for array in record.values())
+
+
+def _view(array: Array) -> npt.NDArray[Any]:
+    data = array.data
+    header = data[: 10 + int.from_bytes(data[8:10], "little")]
+    if array.stype != NUMPY or not header.startswith(NPY_1_0):
+        return Array.numpy(array)
+    dtype, shape, order = _read_header(header)
+    if dtype.hasobject:
+        return Array.numpy(array)  # Refuses it.
+    return np.frombuffer(data, dtype, offset=len(header)).reshape(shape, order=order)
+
+
+def _packed(array: npt.NDArray[Any]) -> Array:
+    if array.dtype.hasobject or not array.flags.c_contiguous:
+        return Array(array)
+    data = _write_header(array.dtype, array.shape) + array.tobytes()
+    return Array(dtype=str(array.dtype), shape=array.shape, stype=NUMPY, data=data)
+
+
+# The same few headers come back in every message of a run.
+
+
+@lru_cache(maxsize=4096)
+def _read_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], Literal["C", "F"]]:
+    stream = BytesIO(header)
+    np.lib.format.read_magic(stream)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    return dtype, shape, "F" if fortran else "C"
+
+
+@lru_cache(maxsize=4096)
+def _write_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    stream = BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, description)
+    return stream.getvalue()
+
+
+def write(content: RecordDict, reply: Reply) -> None:
+    """Replace the arrays of a reply by its payload."""
+    key = array_key(content)
+    packed = Array(dtype="uint8", shape=(len(reply.payload),), stype=SERIALIZATION, data=reply.payload)
+    content[key] = ArrayRecord({PAYLOAD: packed})
+    result = msgspec.json.encode(reply.result)
+    content[RECORD] = ConfigRecord({"sequence": reply.sequence, "result": result})
+
+
+def read(content: RecordDict) -> Reply | None:
+    """What `write` put into a reply; None when the sender did not compress.
+
+    Raises:
+        PayloadError: the reply's record is not as joulewise writes it.
+    """
+    record = only_arrays(content)
+    if record is None or PAYLOAD not in record:
+        return None
+    packed, note = record[PAYLOAD], content.get(RECORD)
+    if packed.stype != SERIALIZATION:
+        raise PayloadError(f"reply has serialization type {packed.stype!r}, but this server reads {SERIALIZATION!r}")
+    known = note if isinstance(note, ConfigRecord) else {}
+    sequence, result = known.get("sequence"), known.get("result")
+    if not isinstance(sequence, int) or not isinstance(result, bytes):
+        raise PayloadError("reply has a payload, but not the record with its number and result")
+    try:
+        return Reply(packed.data, sequence, _result.decode(result))
+    except msgspec.MsgspecError as error:
+        raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None

@@ -1,0 +1,226 @@
+"""What a payload holds besides its streams: the header, the table of tensors, and tensors sent whole."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from joulewise.bits import Bits, Counts, Numbers, Reader, varint
+from joulewise.errors import PayloadError, UpdateError
+from joulewise.huffman import SYMBOLS, Code, choose, read_code
+from joulewise.layout import Arrays, Layout, Tensor, Vector
+from joulewise.positions import rice_parameters
+from joulewise.rounding import HIGHEST_SYMBOL, LARGEST_BITS, VALUE_TYPES, ValueType
+
+MAGIC = b"JWP1"
+HAS_WHOLES = 1
+RICE_BITS = 5
+CHECKED_FROM = 8
+"""The checksum covers everything from this byte on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What the table of a payload says of each tensor.
+
+    Args:
+        kept: coordinates that are kept: int64[tensors].
+        kinds: value types.
+        parameters: Rice parameters of the positions: uint8[tensors].
+        largest: largest magnitudes, for int8: float32[tensors].
+        codes: codes of the value symbols; None where nothing is kept.
+    """
+
+    kept: Counts
+    kinds: tuple[ValueType, ...]
+    parameters: Bits
+    largest: Vector
+    codes: tuple[Code | None, ...]
+
+    def entries(self) -> list[bytes]:
+        """The table, tensor by tensor."""
+        numbers = self.largest.astype("<f4", copy=False)
+        written = []
+        for tensor, (count, kind, code) in enumerate(zip(self.kept.tolist(), self.kinds, self.codes, strict=True)):
+            entry = varint(count)
+            if code is not None:
+                first = int(self.parameters[tensor]) | VALUE_TYPES.index(kind) << RICE_BITS
+                scale = numbers[tensor].tobytes() if kind == "int8" else b""
+                entry += bytes([first]) + scale + code.table()
+            written.append(entry)
+        return written
+
+    def value_bits(self, histograms: Counts) -> Counts:
+        """Bits that the coded symbols of each tensor take: int64[tensors]."""
+        rows = zip(self.codes, histograms.tolist(), strict=True)
+        return np.array([code.bits(row) if code else 0 for code, row in rows], np.int64)
+
+
+def plan_of(
+    kept: Counts,
+    kinds: tuple[ValueType, ...],
+    gaps: Numbers,
+    listed: Counts,
+    histograms: Counts,
+    largest: Vector,
+) -> Plan:
+    """Choose the shortest form of every tensor.
+
+    Args:
+        kept: coordinates that are kept: int64[tensors].
+        kinds: value types.
+        gaps: between listed positions: uint32[sum(listed)].
+        listed: positions listed of each tensor: int64[tensors].
+        histograms: how often each value symbol occurs: int64[tensors, 256].
+        largest: largest magnitudes, for int8: float32[tensors].
+    """
+    codes = tuple(choose(row.tolist()) if count else None for count, row in zip(kept, histograms, strict=True))
+    return Plan(kept, kinds, rice_parameters(gaps, listed), largest, codes)
+
+
+def seal(head: bytes) -> bytes:
+    """Put magic number and checksum before the rest of a payload.
+
+    Example:
+        >>> seal(b"rest").hex()
+        '4a575031d02114fd72657374'
+    """
+    return MAGIC + zlib.crc32(head).to_bytes(4, "little") + head
+
+
+def write_head(layout: Layout, has_wholes: bool, unary_bits: int) -> bytes:
+    """The header after magic number and checksum.
+
+    Example:
+        >>> len(write_head(Layout.single(1000), has_wholes=False, unary_bits=12))
+        13
+    """
+    fixed = bytes([HAS_WHOLES * has_wholes]) + layout.fingerprint.to_bytes(8, "little")
+    return fixed + varint(layout.n) + varint(len(layout.tensors)) + varint(unary_bits)
+
+
+def read_head(reader: Reader, payload: memoryview, layout: Layout) -> tuple[bool, int]:
+    """Check the header of `payload`, at which `reader` stands.
+
+    Returns:
+        Whether tensors sent whole follow, and the length of the unary stream in bits.
+
+    Raises:
+        PayloadError: this is no payload, a damaged one, or one of another model.
+    """
+    magic = bytes(payload[: len(MAGIC)])
+    if magic != MAGIC:
+        raise PayloadError(f"payload begins with {magic!r}, not {MAGIC!r}: it is of another version")
+    reader.take(len(MAGIC), "its header")
+    checksum = int.from_bytes(reader.take(4, "its header"), "little")
+    if checksum != zlib.crc32(payload[CHECKED_FROM:]):
+        raise PayloadError("payload was damaged on the way: its checksum does not match; send it again")
+    flags = reader.byte("its header")
+    if flags & ~HAS_WHOLES:
+        raise PayloadError(f"payload has unknown flags {flags:#04x}; it was not made by this version")
+    fingerprint = int.from_bytes(reader.take(8, "its header"), "little")
+    count, tensors = reader.varint("its header"), reader.varint("its header")
+    if (fingerprint, count, tensors) != (layout.fingerprint, layout.n, len(layout.tensors)):
+        raise PayloadError(
+            f"payload is of a model with {count} parameters in {tensors} tensors ({fingerprint:016x}), but "
+            f"layout has {layout.n} in {len(layout.tensors)} ({layout.fingerprint:016x}); use the sender's"
+        )
+    if flags and not layout.wholes:
+        raise PayloadError("payload says that buffers follow, but the layout has none; use the sender's layout")
+    return bool(flags), reader.varint("its header")
+
+
+def read_table(reader: Reader, layout: Layout) -> Plan:
+    """Read the table of tensors and check each entry against the layout.
+
+    Raises:
+        PayloadError: the table is cut off, or says what cannot be.
+    """
+    kept, parameters = np.zeros(len(layout.tensors), np.int64), np.zeros(len(layout.tensors), np.uint8)
+    kinds: list[ValueType] = []
+    codes: list[Code | None] = []
+    largest = np.zeros(len(layout.tensors), np.float32)
+    for at, tensor in enumerate(layout.tensors):
+        kept[at] = reader.varint(f"the table entry of {tensor.name!r}")
+        kinds.append("float32")
+        codes.append(None)
+        if kept[at]:
+            parameters[at], kinds[at], largest[at] = _read_entry(reader, tensor, int(kept[at]))
+            codes[at] = read_code(reader, HIGHEST_SYMBOL[kinds[at]])
+    return Plan(kept, tuple(kinds), parameters, largest, tuple(codes))
+
+
+def _read_entry(reader: Reader, tensor: Tensor, kept: int) -> tuple[int, ValueType, np.float32]:
+    if kept > tensor.size:
+        raise PayloadError(f"payload keeps {kept} coordinates of tensor {tensor.name!r}, which has {tensor.size}")
+    first = reader.byte(f"the table entry of {tensor.name!r}")
+    kind_number, parameter = first >> RICE_BITS, first & (1 << RICE_BITS) - 1
+    if kind_number >= len(VALUE_TYPES):
+        raise PayloadError(f"payload names value type {kind_number} for tensor {tensor.name!r}; there are 0 to 3")
+    kind, largest = VALUE_TYPES[kind_number], np.float32(0)
+    if kind == "int8":
+        word = bytes(reader.take(4, f"the table entry of {tensor.name!r}"))
+        largest = np.frombuffer(word, "<f4")[0].astype(np.float32)
+        if int.from_bytes(word, "little") > LARGEST_BITS:
+            raise PayloadError(f"payload gives tensor {tensor.name!r} the largest magnitude {largest}")
+    return parameter, kind, largest
+
+
+def write_wholes(state: Mapping[str, Any], layout: Layout) -> bytes:
+    """Elements of buffers and non-float tensors, little-endian, in the order of the layout.
+
+    Raises:
+        LayoutError: a tensor is missing or has another shape.
+        UpdateError: a float tensor holds NaN or infinity.
+
+    Example:
+        >>> state = {"steps": np.array([1, 2], np.int16)}
+        >>> write_wholes(state, Layout.of(state)).hex()
+        '01000200'
+    """
+    arrays = layout.take_wholes(state)
+    for name, array in arrays.items():
+        if not _is_sound(array):
+            raise UpdateError(f"whole[{name!r}] holds NaN or infinity; look for the round in which training diverged")
+    return b"".join(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes() for array in arrays.values())
+
+
+def read_wholes(reader: Reader, layout: Layout) -> Arrays:
+    """Read back what `write_wholes` wrote.
+
+    Raises:
+        PayloadError: it is cut off, or holds NaN, infinity, or a truth value that is neither 0 nor 1.
+    """
+    arrays = {}
+    for tensor in layout.wholes:
+        dtype = np.dtype("float32" if tensor.dtype == "bfloat16" else tensor.dtype)
+        raw = reader.take(tensor.size * dtype.itemsize, f"tensor {tensor.name!r}")
+        if dtype == np.bool_ and (np.frombuffer(raw, np.uint8) > 1).any():
+            raise PayloadError(f"payload holds truth values of tensor {tensor.name!r} that are neither 0 nor 1")
+        array = np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(tensor.shape)
+        if not _is_sound(array):
+            raise PayloadError(f"payload holds NaN or infinity in tensor {tensor.name!r}")
+        arrays[tensor.name] = array
+    return arrays
+
+
+def _is_sound(array: npt.NDArray[Any]) -> bool:
+    return not np.issubdtype(array.dtype, np.inexact) or bool(np.isfinite(array).all())
+
+
+def histograms_of(symbols: Bits, kept: Counts) -> tuple[npt.NDArray[np.intp], Counts]:
+    """``256 * tensor + symbol`` of every value, and how often each occurs: int64[tensors, 256].
+
+    Example:
+        >>> keys, histograms = histograms_of(np.array([7, 7, 9], np.uint8), np.array([2, 1]))
+        >>> keys.tolist(), histograms[:, 7].tolist()
+        ([7, 7, 265], [2, 0])
+    """
+    keys = np.repeat(SYMBOLS * np.arange(len(kept), dtype=np.intp), kept)
+    keys += symbols
+    return keys, np.bincount(keys, minlength=SYMBOLS * len(kept)).reshape(len(kept), SYMBOLS)

@@ -1,0 +1,249 @@
+"""The page of a report as HTML: words and tables of each study, and the places where its charts go."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import metadata, resources
+from typing import Any
+
+import msgspec
+
+from joulewise import tables
+from joulewise.pareto import SEEDS_FOR_A_CLAIM
+from joulewise.results import Row
+from joulewise.summary import Arm, Summary
+from joulewise.tables import Table
+
+AXES = {"energy": "Uplink energy", "bytes_up": "Uplink bytes", "kept": "Coordinates sent"}
+SCALES = {"log": "Logarithmic", "linear": "Linear"}
+
+Charts = Mapping[str, Mapping[str, dict[str, Any]]]
+"""Vega-Lite specification by chart and by what the chart's switches say; the first shows first."""
+
+
+class Panel(msgspec.Struct, frozen=True):
+    """Arms that differ in nothing but their rule, and what they have in common."""
+
+    label: str
+    arms: tuple[Arm, ...]
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader needs to run it again: the rows' origin, the study as text, and the command."""
+
+    rows: tuple[Row, ...]
+    study_text: str | None = None
+    command: str | None = None
+
+
+def frontier_key(number: int) -> str:
+    """Key of the chart of final accuracy against cost of the study `number`, counted from 0."""
+    return f"frontier-{number}"
+
+
+def curve_key(number: int, panel: int) -> str:
+    """Key of the chart of accuracy over energy of a panel of the study `number`, both counted from 0."""
+    return f"curve-{number}-{panel}"
+
+
+def panels(found: Summary) -> tuple[Panel, ...]:
+    """The study's arms by what they have in common beside their rule; Dense is in every panel."""
+    labels = list(dict.fromkeys(arm.variant for arm in found.arms if arm.variant)) or [""]
+    return tuple(Panel(label, tuple(arm for arm in found.arms if arm.variant in {"", label})) for label in labels)
+
+
+def render(found: Sequence[Summary], charts: Charts, bundle: str, provenance: Provenance) -> str:
+    """The page as HTML.
+
+    Args:
+        found: the studies, in the page's order.
+        charts: their charts.
+        bundle: JavaScript that draws them: it sets ``window.vegaEmbed``.
+        provenance: the last part of the page.
+    """
+    title = found[0].study if len(found) == 1 else f"{len(found)} studies"
+    sections = [_study(one, number, charts) for number, one in enumerate(found)]
+    template = resources.files("joulewise").joinpath("report.html").read_text(encoding="utf-8")
+    return string.Template(template).substitute(
+        title=escape(f"{title}: accuracy and energy"),
+        contents=_contents(found),
+        sections="\n".join((*sections, _provenance(provenance))),
+        version=escape(metadata.version("joulewise")),
+        charts=json.dumps(charts, separators=(",", ":")).replace("<", "\\u003c"),
+        bundle=bundle.replace("</script", "<\\/script"),
+    )
+
+
+def _contents(found: Sequence[Summary]) -> str:
+    if len(found) == 1:
+        return ""
+    items = "".join(f'<li><a href="#study-{i}">{escape(_heading(one))}</a></li>' for i, one in enumerate(found))
+    return f'<nav aria-label="Studies"><ul>{items}</ul></nav>'
+
+
+def _heading(found: Summary) -> str:
+    return found.study if found.unit == "J" else f"{found.study} (relative energy)"
+
+
+def _study(found: Summary, number: int, charts: Charts) -> str:
+    parts = (
+        f"<h2>{escape(_heading(found))}</h2>{_paragraph(_lead(found))}",
+        _every_arm(found),
+        _frontier(found, number, charts),
+        _curves(found, number),
+        _comparison(found),
+    )
+    return f'<section id="study-{number}">{"".join(part for part in parts if part)}</section>'
+
+
+def _lead(found: Summary) -> str:
+    counts = (
+        tables.counted(len(found.arms), "arm"),
+        tables.counted(len(found.seeds), "seed"),
+        tables.counted(found.rounds, "round"),
+        tables.counted(found.clients, "client"),
+    )
+    devices = found.settings.get("devices")
+    best = max((arm for arm in found.arms if arm.complete), key=lambda arm: arm.accuracy.mean)
+    words = (
+        f"{counts[0]}, {counts[1]}, {counts[2]} and {counts[3]}" + (f" on {devices}." if devices else "."),
+        _energy_words(found),
+        f"The most accurate arm is {best.name}, at {100 * best.accuracy.mean:.1f} percent.",
+        _cheapest_words(found),
+    )
+    return " ".join(word for word in words if word)
+
+
+def _energy_words(found: Summary) -> str:
+    if found.basis is None:
+        return "No energy was recorded."
+    if found.unit == "relative":
+        return f"Energy is {found.basis}, in relative units: it compares arms and is not in joules."
+    boundary = found.settings.get("boundary")
+    return f"Energy is {found.basis}, in joules of uplink" + (f" ({boundary})." if boundary else ".")
+
+
+def _cheapest_words(found: Summary) -> str:
+    reached = {
+        arm.name: arm.to_target.mean
+        for arm in found.arms
+        if arm.to_target is not None and arm.to_target.seeds == len(arm.runs)
+    }
+    if found.basis is None or not reached:
+        return ""
+    name = min(reached, key=reached.__getitem__)
+    return f"{name} reaches {100 * found.target:.0f} percent in every seed for the least uplink energy."
+
+
+def _every_arm(found: Summary) -> str:
+    marked = [arm.on_frontier for arm in found.arms]
+    return f"<h3>Every arm</h3>{_table(tables.tabulate(found), marked)}"
+
+
+def _frontier(found: Summary, number: int, charts: Charts) -> str:
+    key = frontier_key(number)
+    axes = [axis for axis in AXES if any(name.startswith(axis) for name in charts[key])]
+    scales = [scale for scale in SCALES if any(name.endswith(scale) for name in charts[key])]
+    switches = (
+        _switch(key, "Horizontal axis", {axis: AXES[axis] for axis in axes}),
+        _switch(key, "Scale", {scale: SCALES[scale] for scale in scales}),
+    )
+    label = f"{found.study}: final accuracy of each arm against its total {AXES['energy'].lower()}"
+    words = (
+        "One point for each arm: final accuracy against the total over rounds and clients. Bars are 95 % "
+        "intervals over seeds. The dashed line joins the arms that no other arm beats in both. "
+        "The table above holds the numbers."
+    )
+    return (
+        f'<h3>What accuracy costs</h3><div class="switches">{"".join(switches)}</div>'
+        f"<figure>{_box(key, label)}<figcaption>{escape(words)}</figcaption></figure>"
+    )
+
+
+def _switch(key: str, label: str, choices: Mapping[str, str]) -> str:
+    options = "".join(f'<option value="{value}">{escape(name)}</option>' for value, name in choices.items())
+    return f'<label>{escape(label)} <select data-chart="{key}" autocomplete="off">{options}</select></label>'
+
+
+def _box(key: str, label: str) -> str:
+    return (
+        f'<div class="chart" id="{key}" role="group" aria-label="{escape(label)}">'
+        "<noscript>This chart needs JavaScript; figures/ holds it as an image.</noscript></div>"
+    )
+
+
+def _curves(found: Summary, number: int) -> str:
+    boxes = []
+    for place, panel in enumerate(panels(found)):
+        title = panel.label or "All arms"
+        label = f"{found.study}, {title}: test accuracy after each round over cumulative uplink energy"
+        boxes.append(f"<div><h4>{escape(title)}</h4>{_box(curve_key(number, place), label)}</div>")
+    words = (
+        "Mean test accuracy over seeds after each round, against the mean uplink energy spent so far; "
+        "bands are 95 % intervals over seeds. All panels have the same axes."
+    )
+    return (
+        f'<h3>Accuracy on the way</h3><figure><div class="panels">{"".join(boxes)}</div>'
+        f"<figcaption>{escape(words)}</figcaption></figure>"
+        f"<details><summary>Numbers of these curves</summary>{_table(tables.progress(found))}</details>"
+    )
+
+
+def _comparison(found: Summary) -> str:
+    compared = tables.compare(found)
+    if compared is None:
+        return ""
+    seeds = min(one.accuracy.interval.seeds for one in found.comparisons)
+    words = "Each arm is compared with TopK under the same settings, seed by seed. "
+    if seeds < SEEDS_FOR_A_CLAIM:
+        words += f"With fewer than {SEEDS_FOR_A_CLAIM} seeds no claim is made."
+    title = "<h3>Cost-weighted rules against TopK (descriptive)</h3>"
+    return f"{title}{_paragraph(words)}{_table(compared, kind='words')}"
+
+
+def _table(table: Table, marked: Sequence[bool] = (), kind: str = "") -> str:
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    lines = []
+    for number, (name, *cells) in enumerate(table.rows):
+        mark = ' class="marked"' if number < len(marked) and marked[number] else ""
+        data = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        lines.append(f'<tr{mark}><th scope="row">{escape(name)}</th>{data}</tr>')
+    caption = escape(table.caption)
+    return (
+        f'<div class="scroll" role="region" aria-label="{caption}" tabindex="0"><table class="{kind}">'
+        f"<caption><span>{caption}</span></caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>\n"
+        + "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
+    )
+
+
+def _paragraph(words: str) -> str:
+    return f"<p>{escape(words)}</p>"
+
+
+def _provenance(given: Provenance) -> str:
+    origins = [row.origin for row in given.rows]
+    versions = sorted({f"{name} {version}" for origin in origins for name, version in origin.versions.items()})
+    facts = {
+        "Versions": ", ".join(versions) or "not recorded",
+        "Commit": _listed(origin.commit for origin in origins),
+        "Machine": _listed(origin.machine for origin in origins),
+        "Threads": _listed(str(origin.threads) for origin in origins),
+        "Rows": f"{len(given.rows)}, from {min(row.timing.started for row in given.rows)} on; "
+        f"{sum(row.timing.seconds for row in given.rows):,.0f} s in rounds",
+    }
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    command = f"<p>To run it again:</p>{_code(given.command)}" if given.command else ""
+    study = f"<details><summary>The study</summary>{_code(given.study_text)}</details>" if given.study_text else ""
+    return f'<section id="provenance"><h2>Where this comes from</h2><dl>{items}</dl>{command}{study}</section>'
+
+
+def _listed(values: Iterable[str | None]) -> str:
+    return ", ".join(sorted({value for value in values if value})) or "not recorded"
+
+
+def _code(text: str) -> str:
+    return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'

@@ -1,0 +1,273 @@
+"""The longest prefix of the score order that a limit allows: the selection kernel, in NumPy.
+
+Every deterministic rule ranks coordinate i of tensor g by ``|a_i| * w_g`` in float64, ties to the lower
+index, and keeps the longest prefix of that order whose integer costs fit a limit. No score array of full size
+is made and nothing of full size is sorted:
+
+1. `joulewise.bracket` gives an interval of scores that holds the threshold;
+2. one pass over the update compares ``|a_i|`` with one float32 number per tensor and collects candidates;
+3. the threshold is found exactly among the candidates inside the bracket.
+
+A bracket that misses is followed by a wider one, so the sample decides the speed and never the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from joulewise.bracket import SMALLEST, brackets
+from joulewise.ranking import (
+    CHUNK,
+    Bool,
+    Float32,
+    Float64,
+    Int64,
+    Number,
+    Ranking,
+    UInt32,
+    float32_thresholds,
+    sum_of_squares,
+)
+
+SORTABLE = 1 << 12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prefix:
+    """The kept coordinates.
+
+    Args:
+        indices: uint32[k], ascending.
+        values: float32[k], the entries of the vector there.
+        spent: their cost, in quanta.
+        misfit: the next coordinate of the order, the first that does not fit; None when all fit.
+        squares: sum of squares of the whole vector.
+    """
+
+    indices: UInt32
+    values: Float32
+    spent: int
+    misfit: int | None
+    squares: float
+
+
+def longest_prefix(ranking: Ranking, quanta: Int64, limit: int) -> Prefix:
+    """Keep the longest prefix of the score order whose total cost is at most `limit`.
+
+    Args:
+        ranking: what to rank by.
+        quanta: int64[tensors] or int64[n], positive integer costs; their sum over all coordinates is below
+            2**63.
+        limit: what the kept coordinates may cost together.
+
+    Raises:
+        NotFinite: the vector holds NaN or infinity.
+    """
+    for lo, hi in brackets(ranking, quanta, limit):
+        found = _scan(ranking, lo)
+        prefix = _finish(ranking, quanta, limit, found, hi)
+        if prefix is not None and (prefix.misfit is not None or lo <= SMALLEST):
+            return prefix
+    raise AssertionError("the bracket over all scores always holds the threshold")
+
+
+def at_least(ranking: Ranking, threshold: float) -> tuple[UInt32, Float32, float]:
+    """Indices and values of all coordinates that score at least `threshold`, and the sum of all squares.
+
+    Raises:
+        NotFinite: the vector holds NaN or infinity.
+    """
+    found = _scan(ranking, max(threshold, SMALLEST))
+    return found.indices, found.values, found.squares
+
+
+def filled(ranking: Ranking, quanta: Int64, limit: int, found: Prefix) -> tuple[UInt32, int]:
+    """Go on along the order after the first misfit and keep whatever still fits.
+
+    What is left only shrinks, so a coordinate that is too dear once stays so. Among those still affordable,
+    the ones kept so far are again a prefix of the order: the same kernel finds the next stretch.
+
+    Returns:
+        All kept indices, ascending, and their cost.
+    """
+    indices, spent, misfit = found.indices, found.spent, found.misfit
+    while misfit is not None:
+        affordable = quanta <= limit - spent
+        if not affordable.any():
+            break
+        taken = ranking.spread(affordable, indices)
+        inside = int(ranking.spread(quanta, indices)[taken].sum())
+        rest = Ranking(ranking.a, ranking.edges, _without(ranking, ~affordable), ranking.key)
+        longer = longest_prefix(rest, quanta, limit - spent + inside)
+        indices = np.sort(np.concatenate([indices[~taken], longer.indices]))
+        spent += longer.spent - inside
+        misfit = longer.misfit
+    return indices, spent
+
+
+def _without(ranking: Ranking, excluded: Bool) -> Float64:
+    """Weights that are 0 for the excluded tensors or coordinates."""
+    weights = ranking.weights
+    if excluded.size < weights.size:
+        excluded = np.repeat(excluded, np.diff(ranking.edges))
+    elif weights.size < excluded.size:
+        weights = np.repeat(weights, np.diff(ranking.edges))
+    return np.where(excluded, 0.0, weights)
+
+
+# ------------------------------------------------------------------------------------------------ scan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    indices: UInt32
+    values: Float32
+    squares: float
+
+
+def _scan(ranking: Ranking, lo: float) -> _Found:
+    """The one pass over the vector: everything whose score is at least `lo`, in order of index."""
+    thresholds = float32_thresholds(ranking.weights, lo) if ranking.by_threshold else None
+    magnitude, test = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.bool_)
+    indices: list[UInt32] = []
+    values: list[Float32] = []
+    squares = 0.0
+    for tensor, start, stop in ranking.segments():
+        x, hit = ranking.a[start:stop], test[: stop - start]
+        squares += sum_of_squares(x, start)
+        if thresholds is not None:
+            np.greater_equal(np.abs(x, out=magnitude[: x.size]), thresholds[tensor], out=hit)
+        else:
+            np.greater_equal(ranking.scores(tensor, start, stop), lo, out=hit)
+        if hit.all():
+            values.append(x)
+            indices.append(np.arange(start, stop, dtype=np.uint32))
+            continue
+        places = np.flatnonzero(hit)
+        if places.size:
+            values.append(x[places])
+            places += start
+            indices.append(places.astype(np.uint32))
+    return _Found(_joined(indices, np.uint32), _joined(values, np.float32), squares)
+
+
+def _joined(parts: list[npt.NDArray[Number]], dtype: type[Number]) -> npt.NDArray[Number]:
+    joined = np.concatenate(parts) if parts else np.empty(0, dtype)
+    parts.clear()  # Frees the parts before the caller makes anything else of this size.
+    return joined
+
+
+# ------------------------------------------------------------------------------------------------ finish
+
+
+def _finish(ranking: Ranking, quanta: Int64, limit: int, found: _Found, hi: float) -> Prefix | None:
+    """Cut the candidates at the limit; None when those above the bracket alone exceed it."""
+    keep = _reach(ranking, found, hi)
+    above = _cost(ranking, quanta, found, keep)
+    if above > limit:
+        return None
+    places, values, sure = found.indices, found.values, keep.any()
+    if sure:
+        np.logical_not(keep, out=keep)
+        places, values = found.indices[keep], found.values[keep]
+    costs = ranking.spread(quanta, places)
+    kept, misfit = cut(ranking.scores_of(places, values), costs, limit - above)
+    spent = above + int(costs.sum(where=kept))
+    if misfit is None:
+        return Prefix(found.indices, found.values, spent, None, found.squares)
+    if sure:
+        keep[keep] = ~kept
+        np.logical_not(keep, out=keep)
+    else:
+        keep = kept
+    return Prefix(found.indices[keep], found.values[keep], spent, int(places[misfit]), found.squares)
+
+
+def _reach(ranking: Ranking, found: _Found, hi: float) -> Bool:
+    """Which candidates lie at or above the bracket: they are kept, whatever the cut inside it says."""
+    reach = np.zeros(found.indices.size, np.bool_)
+    if hi == np.inf:
+        return reach
+    if not ranking.by_threshold:
+        return np.greater_equal(ranking.scores_of(found.indices, found.values), hi, out=reach)
+    thresholds = float32_thresholds(ranking.weights, hi)
+    for tensor, start, stop in _spans(ranking, found.indices):
+        np.greater_equal(np.abs(found.values[start:stop]), thresholds[tensor], out=reach[start:stop])
+    return reach
+
+
+def _cost(ranking: Ranking, quanta: Int64, found: _Found, keep: Bool) -> int:
+    """Integer cost of the candidates marked in `keep`."""
+    if not ranking.per_tensor(quanta):
+        return int(quanta[found.indices[keep]].sum()) if keep.any() else 0
+    spans = _spans(ranking, found.indices)
+    return sum(int(quanta[tensor]) * int(np.count_nonzero(keep[start:stop])) for tensor, start, stop in spans)
+
+
+def _spans(ranking: Ranking, indices: UInt32) -> Iterator[tuple[int, int, int]]:
+    """Where each tensor's entries lie among ascending `indices`, as (tensor, start, stop)."""
+    edges = np.searchsorted(indices, ranking.edges.astype(np.uint32)).tolist()
+    for tensor, (start, stop) in enumerate(pairwise(edges)):
+        if stop > start:
+            yield tensor, start, stop
+
+
+def cut(scores: Float64, quanta: Int64, room: int) -> tuple[Bool, int | None]:
+    """Keep the longest prefix, by falling score and then by position, that costs at most `room`.
+
+    Args:
+        scores: float64[m].
+        quanta: int64[m], their integer costs.
+        room: what they may cost together.
+
+    Returns:
+        Which are kept, and the position of the first that does not fit (None when all fit).
+    """
+    kept = np.zeros(scores.size, np.bool_)
+    if int(quanta.sum()) <= room:
+        kept[:] = True
+        return kept, None
+    if scores.min() == scores.max():
+        fitting = _longest_run(quanta, room)
+        kept[:fitting] = True
+        return kept, fitting
+    active = np.arange(scores.size)
+    while active.size > SORTABLE:
+        above, inside = _crossing_bin(scores[active], quanta[active], room)
+        if inside.size > 0.9 * active.size:
+            break
+        kept[active[above]] = True
+        room -= int(quanta[active[above]].sum())
+        active = active[inside]
+    order = active[np.argsort(-scores[active], kind="stable")]
+    fitting = _longest_run(quanta[order], room)
+    kept[order[:fitting]] = True
+    return kept, int(order[fitting])
+
+
+def _longest_run(quanta: Int64, room: int) -> int:
+    """How many of the first costs fit together."""
+    if quanta.strides == (0,):  # One cost for all.
+        return room // int(quanta[0])
+    return int(np.searchsorted(np.cumsum(quanta), room, side="right"))
+
+
+def _crossing_bin(scores: Float64, quanta: Int64, room: int) -> tuple[Bool, Int64]:
+    """Which scores lie above the bin in which the cost passes `room`, and the places of those inside it."""
+    best, worst = float(scores.max()), float(scores.min())
+    if best == worst:
+        return np.zeros(scores.size, np.bool_), np.arange(scores.size)
+    bins = ((best - scores) / (best - worst) * 1023).astype(np.int64)
+    estimate = np.cumsum(np.bincount(bins, weights=quanta, minlength=1024))
+    crossing = min(int(np.searchsorted(estimate, room, side="right")), 1023)
+    # The estimate is a floating-point sum: settle the bin with exact integers.
+    while crossing > 0 and int(quanta[bins < crossing].sum()) > room:
+        crossing -= 1
+    while crossing < 1023 and int(quanta[bins <= crossing].sum()) <= room:
+        crossing += 1
+    return bins < crossing, np.flatnonzero(bins == crossing)

@@ -1,0 +1,208 @@
+"""Rules that rank coordinates and budgets that end the ranking, as records that a TOML file decodes into.
+
+A rule is a score and a budget is where to stop. The unions `Rule` and `Budget` are the registry: a new member
+is one class here, and every file, command and law test picks it up.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import ClassVar, get_args
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from joulewise.errors import RuleError
+
+Floats = npt.NDArray[np.float64]
+
+# ------------------------------------------------------------------------------------------------ rules
+
+
+class Ranked(msgspec.Struct, frozen=True):
+    """A rule with ``score_i = |a_i| / c_i^(1/p)``."""
+
+    norm: ClassVar[int | None] = None
+    random: ClassVar[bool] = False
+
+    def weights(self, per_kept: Floats) -> Floats:
+        """Factors on ``|a|``, up to one common power of two."""
+        return np.ones_like(per_kept)
+
+
+class Dense(msgspec.Struct, frozen=True, tag_field="name", tag="Dense", forbid_unknown_fields=True):
+    """Keep everything: no compression, the reference."""
+
+    random: ClassVar[bool] = False
+
+
+class TopK(Ranked, frozen=True, tag_field="name", tag="TopK", forbid_unknown_fields=True):
+    """Largest magnitude first, blind to cost: the usual baseline."""
+
+
+class CWMP(Ranked, frozen=True, tag_field="name", tag="CWMP", forbid_unknown_fields=True):
+    """Largest magnitude per joule first, ``|a|/c``: most L1 mass per joule.
+
+    E. M. Athanasakos, arXiv:2603.22465, 2026.
+    """
+
+    norm: ClassVar[int | None] = 1
+
+    def weights(self, per_kept: Floats) -> Floats:
+        """``1/c``."""
+        return 1.0 / per_kept
+
+
+class Projection(Ranked, frozen=True, tag_field="name", tag="Projection", forbid_unknown_fields=True):
+    """Largest squared magnitude per joule first, ``a^2/c``: the Euclidean projection under an energy budget.
+
+    Used for the weights of a network by Yang, Zhu and Liu, "Energy-Constrained Compression for Deep Neural
+    Networks via Weighted Sparse Projection and Layer Input Masking", ICLR 2019.
+    """
+
+    norm: ClassVar[int | None] = 2
+
+    def weights(self, per_kept: Floats) -> Floats:
+        """``1/sqrt(c)``: the order of ``a^2/c`` without squaring float32 numbers."""
+        return 1.0 / np.sqrt(per_kept)
+
+
+class MinVariance(msgspec.Struct, frozen=True, tag_field="name", tag="MinVariance", forbid_unknown_fields=True):
+    """Keep i with probability ``q_i = min(1, lambda |a_i| / sqrt(c_i))`` and send ``a_i / q_i``.
+
+    Unbiased; the least variance among independent inclusions whose expected energy is the budget. With Count
+    and Density the probabilities are in proportion to ``|a_i|`` and the expected number kept is the budget.
+    """
+
+    random: ClassVar[bool] = True
+
+
+class RandomK(Ranked, frozen=True, tag_field="name", tag="RandomK", forbid_unknown_fields=True):
+    """A random order, blind to magnitude and cost.
+
+    Args:
+        scale: send ``a_i m/k`` with m the number of entries that are not zero (zeros are never sent), which
+            is unbiased when all prices are equal or the budget is a count.
+    """
+
+    random: ClassVar[bool] = True
+    scale: bool = False
+
+
+Rule = Dense | TopK | CWMP | Projection | MinVariance | RandomK
+RULES: tuple[type[Rule], ...] = get_args(Rule)
+
+# ------------------------------------------------------------------------------------------------ budgets
+
+
+def _require(holds: bool, name: str, expected: str, value: object) -> None:
+    if not holds:
+        raise RuleError(f"{name} must be {expected}, but is {value}")
+
+
+class Count(msgspec.Struct, frozen=True, tag_field="name", tag="Count", forbid_unknown_fields=True):
+    """The k best scores."""
+
+    k: int
+
+    def __post_init__(self) -> None:
+        _require(self.k >= 0, "Count(k)", "at least 0", self.k)
+
+    def count(self, n: int) -> int:
+        """How many of n coordinates that is."""
+        return min(self.k, n)
+
+
+class Density(msgspec.Struct, frozen=True, tag_field="name", tag="Density", forbid_unknown_fields=True):
+    """The ``floor(fraction * n)`` best scores; `fraction` is read as the decimal number that was written."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.fraction <= 1, "Density(fraction)", "between 0 and 1", self.fraction)
+
+    def count(self, n: int) -> int:
+        """How many of n coordinates that is."""
+        return math.floor(Fraction(repr(float(self.fraction))) * n)
+
+
+class Joules(msgspec.Struct, frozen=True, tag_field="name", tag="Joules", forbid_unknown_fields=True):
+    """The longest prefix of the score order whose energy fits; in the unit of the costs.
+
+    Args:
+        budget: energy that what is kept may cost.
+        includes_fixed: the fixed cost of a reply is paid from the budget too; where it does not fit, nothing
+            is sent.
+        fill: go on after the first coordinate that does not fit and keep later ones that do.
+    """
+
+    budget: float
+    includes_fixed: bool = False
+    fill: bool = False
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.budget < math.inf, "Joules(budget)", "finite and at least 0", self.budget)
+
+
+class Bytes(msgspec.Struct, frozen=True, tag_field="name", tag="Bytes", forbid_unknown_fields=True):
+    """The longest prefix of the score order whose encoded size fits.
+
+    Args:
+        n: bytes.
+        fill: go on after the first coordinate that does not fit and keep later ones that do.
+    """
+
+    n: int
+    fill: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.n >= 0, "Bytes(n)", "at least 0", self.n)
+
+
+class Price(msgspec.Struct, frozen=True, tag_field="name", tag="Price", forbid_unknown_fields=True):
+    """Every coordinate worth at least `value` per joule: ``|a|/c`` for CWMP, ``a^2/c`` for Projection."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.value < math.inf, "Price(value)", "finite and at least 0", self.value)
+
+
+Budget = Count | Density | Joules | Bytes | Price
+BUDGETS: tuple[type[Budget], ...] = get_args(Budget)
+
+LEGAL: dict[type[Rule], tuple[type[Budget], ...]] = {
+    Dense: (),
+    TopK: (Count, Density, Joules, Bytes),
+    CWMP: (Count, Density, Joules, Bytes, Price),
+    Projection: (Count, Density, Joules, Bytes, Price),
+    MinVariance: (Count, Density, Joules),
+    RandomK: (Count, Density, Joules, Bytes),
+}
+
+
+def check_pair(rule: Rule, budget: Budget | None) -> None:
+    """Refuse a rule and a budget that do not go together.
+
+    Raises:
+        RuleError: naming both, and what the rule takes.
+
+    Example:
+        >>> check_pair(TopK(), Price(1.0))
+        Traceback (most recent call last):
+            ...
+        joulewise.errors.RuleError: TopK does not take a Price budget; it takes Count, Density, Joules or
+        Bytes
+    """
+    takes = LEGAL[type(rule)]
+    if isinstance(budget, takes) or (budget is None and not takes):
+        return
+    name, given = type(rule).__name__, "no" if budget is None else f"a {type(budget).__name__}"
+    if not takes:
+        raise RuleError(f"{name} does not take {given} budget: it sends everything; leave the budget out")
+    *most, last = (budget_type.__name__ for budget_type in takes)
+    if budget is None:
+        raise RuleError(f"{name} needs a budget: {', '.join(most)} or {last}")
+    raise RuleError(f"{name} does not take {given} budget; it takes {', '.join(most)} or {last}")

@@ -1,0 +1,196 @@
+"""Run a study: every arm with every seed, rows as they come; a run that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from joulewise import checkpoints, results, workers
+from joulewise.errors import OutputError
+from joulewise.flower.app import Compute, Engine
+from joulewise.flower.app import federate as federate_with_flower
+from joulewise.results import Row
+from joulewise.study import Study, expand
+from joulewise.task import Federate, Setup, Task, origin_of, perform
+
+STUDY_FILE = "study.json"
+
+_log = logging.getLogger(__name__)
+
+
+def run(  # noqa: PLR0913 (each is an option of the command)
+    study: Study,
+    out: str | Path,
+    *,
+    engine: Engine = "inprocess",
+    compute: Compute = "cpu",
+    jobs: int = 1,
+    resume: bool = False,
+    federate: Federate = federate_with_flower,
+) -> Generator[Row, None, None]:
+    """Run a study and yield its rows: first those that the folder holds, then each new one once written.
+
+    A folder holds ``study.json``, ``rows.jsonl`` and, while the study is not finished, ``checkpoints/``. With
+    `resume`, each arm and seed goes on after its last checkpoint; the rows are those of a run that was never
+    stopped, apart from their ``timing``. A finished study yields its rows and does nothing else.
+
+    Args:
+        study: what to run.
+        out: the folder; made when missing.
+        engine: ``inprocess``, or Flower's simulation on ``ray``.
+        compute: ``cpu`` or ``cuda``.
+        jobs: processes, each with one arm and seed at a time; they are spawned, so that with more than one a
+            script needs ``if __name__ == "__main__":``.
+        resume: go on with an unfinished study.
+        federate: what runs one arm with one seed.
+
+    Raises:
+        OutputError: the folder holds another study, or an unfinished one without `resume`; it is in use, or
+            cannot be written.
+        StudyError: the study is wrong.
+        FederationError: a federation cannot go on.
+    """
+    tasks = _tasks(study)
+    folder = Path(out)
+    with _locked(folder):
+        _claim(folder, study)
+        origin = origin_of(study.training.threads, compute)
+        setup = Setup(study.name, folder, engine, compute, federate, origin)
+        left, kept = _prepare(tasks, setup, resume)
+        yield from kept
+        if jobs > 1 and len(left) > 1:
+            yield from workers.perform_all(left, setup, jobs)
+        else:
+            for task in left:
+                yield from perform(task, setup)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def rounds_of(study: Study) -> int:
+    """Number of rows of a finished study."""
+    return len(_tasks(study)) * study.rounds
+
+
+def _tasks(study: Study) -> tuple[Task, ...]:
+    # Seed by seed, so that the arms of an unfinished study can be compared.
+    pairs = [(arm, seed) for seed in study.seeds for arm in expand(study)]
+    return tuple(Task(arm, seed, number) for number, (arm, seed) in enumerate(pairs))
+
+
+# ---------------------------------------------------------------- the folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = "give another --out"
+        raise OutputError(f"cannot make output folder {folder}: {error.strerror}; {advice}") from None
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl  # noqa: PLC0415 (not there on Windows)
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise OutputError(f"another run is writing to {folder}; wait for its end, or give another --out") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _claim(folder: Path, study: Study) -> None:
+    path = folder / STUDY_FILE
+    if not path.exists():
+        if (folder / results.FILE_NAME).exists():
+            raise OutputError(f"{folder} holds rows, but no {STUDY_FILE} that says of what; give another --out")
+        _write(path, msgspec.json.format(msgspec.json.encode(study, order="deterministic"), indent=2) + b"\n")
+        return
+    difference = _difference(path, study)
+    if difference:
+        raise OutputError(
+            f"{folder} holds another study: {difference}; give another --out, "
+            "or for --resume the file and --set of the first run"
+        )
+
+
+def _difference(path: Path, study: Study) -> str:
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Study)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        return f"its {path.name} cannot be read ({error})"
+    for name in study.__struct_fields__:
+        theirs, ours = getattr(found, name), getattr(study, name)
+        if theirs != ours:
+            texts = [msgspec.json.encode(value).decode() for value in (theirs, ours)]
+            brief = len(texts[0]) + len(texts[1]) <= 120
+            return f"its {name} is {texts[0]}, here it is {texts[1]}" if brief else f"its {name} differs"
+    return ""
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; mend that or give another --out") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- going on
+
+
+def _prepare(tasks: Sequence[Task], setup: Setup, resume: bool) -> tuple[list[Task], list[Row]]:
+    rows = results.read(setup.rows) if setup.rows.exists() else ()
+    made = _rounds(tasks, rows, setup.out)
+    finished = {key for key, rounds in made.items() if rounds == list(range(1, tasks[0].arm.rounds + 1))}
+    if rows and not resume and len(finished) < len(tasks):
+        raise OutputError(
+            f"{setup.out} holds {len(rows)} of {len(tasks) * tasks[0].arm.rounds} rows of this study; "
+            "go on with --resume, or give another --out"
+        )
+    left = [_going_on(task, made[_key(task)], setup.out) for task in tasks if _key(task) not in finished]
+    last = {_key(task): task.done for task in left}
+    if rows:
+        results.keep(setup.rows, lambda row: row.round <= last.get((row.arm, row.seed), row.round))
+    return left, [row for row in rows if row.round <= last.get((row.arm, row.seed), row.round)]
+
+
+def _key(task: Task) -> tuple[str, int]:
+    return task.arm.name, task.seed
+
+
+def _rounds(tasks: Sequence[Task], rows: Sequence[Row], out: Path) -> dict[tuple[str, int], list[int]]:
+    made: dict[tuple[str, int], list[int]] = {_key(task): [] for task in tasks}
+    for row in rows:
+        if (row.arm, row.seed) not in made:
+            raise OutputError(
+                f"{out} holds a row of arm {row.arm!r} with seed {row.seed}, which this study does not have; "
+                "give another --out"
+            )
+        made[row.arm, row.seed].append(row.round)
+    return made
+
+
+def _going_on(task: Task, rounds: Sequence[int], out: Path) -> Task:
+    done = checkpoints.round_of(task.checkpoint(out))
+    if done and list(rounds)[:done] == list(range(1, done + 1)) and len(rounds) < task.arm.rounds:
+        return replace(task, done=done)
+    if rounds:
+        _log.warning("arm %s, seed %d has no checkpoint: it begins again at round 1", task.arm.name, task.seed)
+    return task

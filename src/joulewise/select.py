@@ -1,0 +1,313 @@
+"""Which coordinates of an update a budget buys, and the certificate of what was kept.
+
+A rule is a score, a budget is where to stop: one kernel (`joulewise.prefix`) serves every deterministic pair.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from joulewise.costs import Costs
+from joulewise.errors import RuleError, UpdateError
+from joulewise.inclusion import draw
+from joulewise.layout import Layout, Vector, as_numpy
+from joulewise.prefix import Prefix, at_least, filled, longest_prefix
+from joulewise.quanta import budget_quanta, quanta
+from joulewise.ranking import CHUNK, NotFinite, Ranking, first_not_finite
+from joulewise.rules import (
+    Budget,
+    Bytes,
+    Count,
+    Dense,
+    Density,
+    Joules,
+    MinVariance,
+    Price,
+    RandomK,
+    Ranked,
+    Rule,
+    check_pair,
+)
+
+Floats = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """How far a greedy selection can be from the best one.
+
+    The greedy order solves the relaxed knapsack, in which one item may be cut. `bound` is the relaxed optimum
+    in true costs: the value of the prefix, plus what is left of the budget at the value per joule of the
+    first coordinate that did not fit. The best 0/1 selection lies between `value` and `bound`.
+
+    Args:
+        value: kept L1 mass (CWMP) or kept squared L2 mass (Projection).
+        bound: what no selection within the budget exceeds.
+    """
+
+    value: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """``bound - value``: the kept value is at least the optimum minus this."""
+        return self.bound - self.value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Kept coordinates of a flat vector.
+
+    Args:
+        n: length of the vector.
+        indices: uint32[k], ascending.
+        values: float32[k].
+        spent: energy of what is kept, in the unit of the costs; None for a selection that was decoded.
+        certificate: with Joules budgets of CWMP and Projection.
+        delta: achieved contraction ``1 - ||a - C(a)||^2 / ||a||^2``; negative where random scaling
+            overshoots.
+    """
+
+    n: int
+    indices: Indices
+    values: Vector
+    spent: float | None = None
+    certificate: Certificate | None = None
+    delta: float | None = None
+
+    def dense(self) -> Vector:
+        """The sparse vector written out: float32[n], zero where nothing was kept."""
+        vector = np.zeros(self.n, np.float32)
+        vector[self.indices] = self.values
+        return vector
+
+
+def select(
+    a: Any,
+    costs: Costs | npt.ArrayLike,
+    rule: Rule,
+    budget: Budget | None = None,
+    rng: np.random.Generator | None = None,
+) -> Selection:
+    """Choose the coordinates of an update that a budget buys.
+
+    Minimises the loss of ``a`` under ``sum_i c_i m_i <= B``, m in {0, 1}^n, by the greedy order of the rule.
+    Scores are compared in float64, ties go to the lower index, zeros are never kept (except by Dense).
+    Energies are summed exactly: prices rounded up and the budget down to multiples of one power of two.
+
+    Args:
+        a: float32[n], the update (with the residual, if there is one). CPU torch tensors are taken as they
+            are.
+        costs: prices; or float64[n], one price in joules per coordinate.
+        rule: what to rank by.
+        budget: where to stop; None for Dense.
+        rng: source of the key of random rules.
+
+    Returns:
+        The selection, with what it spent, its certificate and its delta.
+
+    Raises:
+        RuleError: rule and budget do not go together, or a random rule has no `rng`.
+        UpdateError: `a` has another length, or holds NaN or infinity.
+
+    Example:
+        >>> from joulewise.rules import CWMP, Joules
+        >>> a = np.array([3.0, -2.0, 2.0, 1.0], np.float32)
+        >>> kept = select(a, np.array([4.0, 1.0, 1.0, 1.0]), rule=CWMP(), budget=Joules(4.0))
+        >>> kept.indices.tolist(), kept.values.tolist(), kept.spent
+        ([1, 2, 3], [-2.0, 2.0, 1.0], 3.0)
+        >>> kept.certificate
+        Certificate(value=5.0, bound=5.75)
+    """
+    check_pair(rule, budget)
+    costs = costs if isinstance(costs, Costs) else Costs.of(np.asarray(costs, np.float64))
+    vector = checked_vector(a, costs.layout)
+    key = _key(rule, rng) if rule.random else None
+    try:
+        if budget is None or isinstance(rule, Dense):
+            return _everything(vector, costs)
+        if isinstance(rule, MinVariance):
+            return _least_variance(vector, costs, budget, key or 0)
+        if isinstance(budget, Price):
+            return _above_price(vector, costs, rule, budget)
+        return _greedy(vector, costs, rule, budget, key)
+    except NotFinite as found:
+        raise not_finite(found.index, costs.layout) from None
+
+
+def checked_vector(a: Any, layout: Layout, name: str = "a") -> Vector:
+    """`a` as a contiguous float32[n] (a copy only where that is needed).
+
+    Raises:
+        UpdateError: it has another shape than the layout says.
+    """
+    vector = as_numpy(a)
+    if vector.shape != (layout.n,):
+        raise UpdateError(f"{name} has shape {vector.shape}, but the costs are for ({layout.n},)")
+    with np.errstate(over="ignore"):  # Becomes infinity, which is refused by name below.
+        return np.ascontiguousarray(vector, dtype=np.float32)
+
+
+def not_finite(index: int, layout: Layout, name: str = "the update") -> UpdateError:
+    """The error for NaN or infinity at `index`, which names the tensor."""
+    return UpdateError(
+        f"{name} holds NaN or infinity in tensor {layout.name_of(index)!r} (element {index} of the flat "
+        "vector); nothing was changed: lower the learning rate or look for the operation that made it"
+    )
+
+
+def rank(vector: Vector, costs: Costs, rule: Ranked, key: int | None = None) -> Ranking:
+    """The rule's ranking of a vector; the largest weight is scaled by a power of two into [0.5, 1)."""
+    weights, _ = _weights(costs, rule)
+    return Ranking(vector, costs.layout.offsets, weights, key)
+
+
+def limit_of(budget: Budget, costs: Costs) -> tuple[Int64, int, float]:
+    """A budget in exact integers: what each coordinate takes, what all may take, and the size of one unit.
+
+    A negative limit means that nothing may be sent at all.
+    """
+    n = costs.layout.n
+    match budget:
+        case Joules():
+            units, quantum = quanta(costs.per_kept, n)
+            fixed = costs.fixed if budget.includes_fixed else 0.0
+            return units, budget_quanta(budget.budget - fixed, quantum), quantum
+        case Bytes():
+            units, quantum = quanta(costs.bits_per_kept, n)
+            return units, budget_quanta(8.0 * budget.n, quantum), quantum
+        case Count() | Density():
+            return np.ones(len(costs.layout.tensors), np.int64), budget.count(n), 1.0
+        case Price():
+            raise RuleError("a Price budget is a threshold and has no limit")
+
+
+def _key(rule: Rule, rng: np.random.Generator | None) -> int:
+    if rng is None:
+        raise RuleError(f"{type(rule).__name__} draws at random; give rng=numpy.random.default_rng(seed)")
+    return int(rng.integers(0, 2**64, dtype=np.uint64))
+
+
+def _weights(costs: Costs, rule: Ranked) -> tuple[Floats, int]:
+    """Weights over a power of two, which keeps products finite and changes no order; and its exponent."""
+    weights = rule.weights(costs.per_kept)
+    exponent = math.frexp(float(weights.max()))[1] if weights.size else 0
+    return np.ldexp(weights, -exponent), exponent
+
+
+def _greedy(vector: Vector, costs: Costs, rule: Ranked, budget: Budget, key: int | None) -> Selection:
+    ranking = rank(vector, costs, rule, key)
+    units, limit, quantum = limit_of(budget, costs)
+    if limit < 0:
+        return _nothing(vector)
+    found = longest_prefix(ranking, units, limit)
+    indices, values, spent = found.indices, found.values, found.spent
+    if isinstance(budget, Joules | Bytes) and budget.fill:
+        indices, spent = filled(ranking, units, limit, found)
+        values = vector[indices]
+    certificate = _certificate(vector, costs, rule, budget, found, values)
+    delta = _mass(values, 2) / found.squares if found.squares else 1.0
+    if isinstance(rule, RandomK) and rule.scale and indices.size:
+        scale = np.count_nonzero(vector) / indices.size
+        values = _finite(values * np.float64(scale), indices, costs.layout)
+        delta = _delta(vector, indices, values, found.squares)
+    energy = spent * quantum if isinstance(budget, Joules) else _energy(costs, indices)
+    return Selection(vector.size, indices, values, energy, certificate, delta)
+
+
+def _nothing(vector: Vector) -> Selection:
+    """Not even what is paid for any reply fits."""
+    bad = first_not_finite(vector)
+    if bad is not None:
+        raise NotFinite(bad)
+    delta = 0.0 if vector.any() else 1.0
+    return Selection(vector.size, np.empty(0, np.uint32), np.empty(0, np.float32), 0.0, None, delta)
+
+
+def _above_price(vector: Vector, costs: Costs, rule: Ranked, budget: Price) -> Selection:
+    weights, exponent = _weights(costs, rule)
+    # a^2/c >= v is |a|/sqrt(c) >= sqrt(v): the threshold is on the score that the kernel knows.
+    value = budget.value if rule.norm == 1 else math.sqrt(budget.value)
+    with np.errstate(over="ignore"):  # Infinity, which no score reaches.
+        threshold = float(np.ldexp(value, -exponent))
+    ranking = Ranking(vector, costs.layout.offsets, weights)
+    indices, values, squares = at_least(ranking, threshold)
+    delta = _mass(values, 2) / squares if squares else 1.0
+    return Selection(vector.size, indices, values, _energy(costs, indices), None, delta)
+
+
+def _everything(vector: Vector, costs: Costs) -> Selection:
+    bad = first_not_finite(vector)
+    if bad is not None:
+        raise NotFinite(bad)
+    indices = np.arange(vector.size, dtype=np.uint32)
+    return Selection(vector.size, indices, vector.copy(), _energy(costs, indices), None, 1.0)
+
+
+def _least_variance(vector: Vector, costs: Costs, budget: Budget, key: int) -> Selection:
+    by_energy = isinstance(budget, Joules)
+    per_kept = costs.per_kept if by_energy else np.ones(len(costs.layout.tensors))
+    ranking = Ranking(vector, costs.layout.offsets, 1.0 / np.sqrt(per_kept))
+    drawn = draw(ranking, per_kept, _expected_limit(budget, costs), key)
+    values = _finite(drawn.values, drawn.indices, costs.layout)
+    delta = _delta(vector, drawn.indices, values, drawn.squares)
+    return Selection(vector.size, drawn.indices, values, _energy(costs, drawn.indices), None, delta)
+
+
+def _expected_limit(budget: Budget, costs: Costs) -> float:
+    if isinstance(budget, Joules):
+        return budget.budget - (costs.fixed if budget.includes_fixed else 0.0)
+    return float(limit_of(budget, costs)[1])
+
+
+def _finite(values: Floats, indices: Indices, layout: Layout) -> Vector:
+    with np.errstate(over="ignore"):
+        sent = values.astype(np.float32)
+    if not np.isfinite(sent).all():
+        index = int(indices[np.flatnonzero(~np.isfinite(sent))[0]])
+        raise UpdateError(
+            f"unbiased scaling sends more than float32 holds in tensor {layout.name_of(index)!r}; take a larger budget"
+        )
+    return sent
+
+
+def _energy(costs: Costs, indices: Indices) -> float:
+    if costs.per_coordinate:
+        return float(costs.per_kept[indices].sum())
+    return float(costs.per_kept @ costs.layout.counts(indices))
+
+
+def _certificate(
+    vector: Vector, costs: Costs, rule: Ranked, budget: Budget, found: Prefix, values: Vector
+) -> Certificate | None:
+    if rule.norm is None or not isinstance(budget, Joules):
+        return None
+    value = _mass(values, rule.norm)
+    if found.misfit is None:
+        return Certificate(value, value)
+    left = budget.budget - (costs.fixed if budget.includes_fixed else 0.0) - _energy(costs, found.indices)
+    one = np.array([found.misfit], np.uint32)
+    rate = _mass(vector[one], rule.norm) / _energy(costs, one)
+    # Rounding in these sums could put the bound a hair below what was kept.
+    return Certificate(value, max(value, _mass(found.values, rule.norm) + max(0.0, left) * rate))
+
+
+def _mass(values: Vector, norm: int) -> float:
+    """Sum of ``|v|^norm`` in float64, chunk by chunk so that no float64 copy of the values is made."""
+    chunks = (values[start : start + CHUNK] for start in range(0, values.size, CHUNK))
+    return math.fsum(float((np.abs(chunk, dtype=np.float64) ** norm).sum()) for chunk in chunks)
+
+
+def _delta(vector: Vector, indices: Indices, values: Vector, squares: float) -> float:
+    if squares == 0.0:
+        return 1.0
+    kept = vector[indices].astype(np.float64)
+    lost = kept - values
+    return float((np.square(kept).sum() - np.square(lost).sum()) / squares)

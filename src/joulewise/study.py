@@ -1,0 +1,230 @@
+"""A study: one frozen, checked record of everything that a series of federations depends on, and its arms."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from joulewise import labels, studyfile
+from joulewise.compress import Compressor, ErrorFeedback
+from joulewise.devices import load_device
+from joulewise.errors import ProfileError, RuleError, StudyError
+from joulewise.flower.app import Arm, StrategyChoice
+from joulewise.learning import Data, Model, Partition, Training
+from joulewise.rounding import ValueType
+from joulewise.rules import LEGAL, Budget, Dense, Rule
+
+Positive = Annotated[int, Meta(ge=1, le=10**9)]
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Devices = str | dict[str, int]
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of a study file."""
+
+
+class Fleet(_Part, frozen=True):
+    """The devices of the clients.
+
+    Args:
+        devices: number of clients by device, given to the partitions in this order; or one device for all.
+    """
+
+    devices: Devices
+
+
+class Choice(_Part, frozen=True, omit_defaults=True):
+    """What sets an arm apart; what is left out is as in the rest of the study.
+
+    Args:
+        rule: what to rank coordinates by.
+        budget: where to stop.
+        values: how kept values are written.
+        feedback: error feedback, or False for none.
+        strategy: how the server averages.
+        devices: as in `Fleet`.
+        partition: how the examples are dealt out to the clients.
+        learning_rate: as in `Training`.
+        local_epochs: as in `Training`.
+    """
+
+    rule: Rule | None = None
+    budget: Budget | None = None
+    values: ValueType | None = None
+    feedback: ErrorFeedback | bool | None = None
+    strategy: StrategyChoice | None = None
+    devices: Devices | None = None
+    partition: Partition | None = None
+    learning_rate: Annotated[float, Meta(gt=0)] | None = None
+    local_epochs: Positive | None = None
+
+
+class Defaults(_Part, frozen=True, omit_defaults=True):
+    """How every arm compresses, where it does not say otherwise."""
+
+    rule: Rule | None = None
+    budget: Budget | None = None
+    values: ValueType = "float32"
+    feedback: ErrorFeedback | bool = False
+
+
+class Grid(_Part, frozen=True, omit_defaults=True):
+    """Lists of alternatives for the settings of a `Choice`: the arms are their product."""
+
+    rule: tuple[Rule, ...] = ()
+    budget: tuple[Budget, ...] = ()
+    values: tuple[ValueType, ...] = ()
+    feedback: tuple[ErrorFeedback | bool, ...] = ()
+    strategy: tuple[StrategyChoice, ...] = ()
+    devices: tuple[Devices, ...] = ()
+    partition: tuple[Partition, ...] = ()
+    learning_rate: tuple[Annotated[float, Meta(gt=0)], ...] = ()
+    local_epochs: tuple[Positive, ...] = ()
+
+
+class Study(_Part, frozen=True, kw_only=True):
+    """Everything that a series of federations depends on.
+
+    Args:
+        name: letters, digits, dots, dashes and underscores; the default output folder is called like it.
+        rounds: rounds of each federation.
+        seeds: each arm runs once with each.
+        data: examples, clients and how they are dealt out.
+        model: what is trained.
+        training: how a client trains.
+        strategy: how the server averages.
+        fleet: the devices of the clients.
+        compressor: how every arm compresses, where it does not say otherwise.
+        grid: arms that are a product of lists.
+        arms: single arms.
+    """
+
+    name: Name
+    rounds: Positive
+    seeds: Annotated[tuple[Seed, ...], Meta(min_length=1)]
+    data: Data
+    model: Model
+    training: Training = Training()
+    strategy: StrategyChoice = StrategyChoice()
+    fleet: Fleet
+    compressor: Defaults = Defaults()
+    grid: Grid = Grid()
+    arms: tuple[Choice, ...] = ()
+
+    def __post_init__(self) -> None:
+        twice = sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
+        if twice:
+            raise ValueError(f"`seeds` lists {twice[0]} twice, expected each seed once")
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Load and check a study file.
+
+    Args:
+        path: a TOML file.
+        overrides: settings that go before the file's, such as ``training.batch_size=64``.
+
+    Raises:
+        StudyError: something in the file or in an override is wrong; the message says where and what to do.
+        ProfileError: a device is unknown.
+    """
+    source = studyfile.read(path, overrides)
+    study = studyfile.decode(source, Study)
+    try:
+        expand(study)
+    except (StudyError, ProfileError) as error:
+        raise type(error)(f"{source.file}: {error}") from None
+    return study
+
+
+def expand(study: Study) -> tuple[Arm, ...]:
+    """The arms of a study: the product of the lists of its grid, then its single arms.
+
+    What a rule does not use is dropped (Dense has no budget), and equal arms are one arm.
+
+    Raises:
+        StudyError: a rule and a budget do not go together, or devices do not fit the clients.
+        ProfileError: a device is unknown.
+    """
+    choices = [*_product(study.grid), *study.arms]
+    arms: dict[bytes, Arm] = {}
+    for choice in choices or [Choice()]:
+        arm = _arm(study, choice)
+        arms.setdefault(msgspec.json.encode(arm, order="deterministic"), arm)
+    names = labels.of(tuple(arms.values()))
+    return tuple(dataclasses.replace(arm, name=name) for arm, name in zip(arms.values(), names, strict=True))
+
+
+# ---------------------------------------------------------------- arms
+
+
+def _product(grid: Grid) -> Iterable[Choice]:
+    lists = {name: values for name in grid.__struct_fields__ if (values := getattr(grid, name))}
+    if not lists:
+        return []
+    return [Choice(**dict(zip(lists, values, strict=True))) for values in itertools.product(*lists.values())]
+
+
+def _arm(study: Study, choice: Choice) -> Arm:
+    compressor = _compressor(study.compressor, choice)
+    changes = {
+        name: value for name in ("learning_rate", "local_epochs") if (value := getattr(choice, name)) is not None
+    }
+    partition = choice.partition or study.data.partition
+    devices = study.fleet.devices if choice.devices is None else choice.devices
+    return Arm(
+        name="",
+        data=msgspec.structs.replace(study.data, partition=partition),
+        model=study.model,
+        training=msgspec.structs.replace(study.training, **changes),
+        strategy=choice.strategy or study.strategy,
+        devices=_assign(devices, study.data.clients),
+        compressor=compressor,
+        rounds=study.rounds,
+    )
+
+
+def _compressor(defaults: Defaults, choice: Choice) -> Compressor:
+    rule = choice.rule or defaults.rule
+    if rule is None:
+        raise StudyError('no rule is given; add one, for example [grid] rule = ["TopK", "CWMP"]')
+    budget = (choice.budget or defaults.budget) if LEGAL[type(rule)] else None
+    values = choice.values or defaults.values
+    wanted = defaults.feedback if choice.feedback is None else choice.feedback
+    if isinstance(rule, Dense) and values == "float32":
+        wanted = False  # everything arrives as it is, so nothing is ever left to feed back
+    feedback = ErrorFeedback() if wanted is True else wanted or None
+    try:
+        return Compressor(rule=rule, budget=budget, values=values, feedback=feedback)
+    except RuleError as error:
+        advice = "take one of them out, and list the arms that you mean one by one as [[arms]]"
+        with_budget = f" with {labels.budget_text(budget)}" if budget else ""
+        raise StudyError(f"arm {labels.text(rule)}{with_budget}: {error}; {advice}") from None
+
+
+def _assign(devices: str | Mapping[str, int], clients: int) -> tuple[str, ...]:
+    counts = {devices: clients} if isinstance(devices, str) else devices
+    if sum(counts.values()) != clients:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+        raise StudyError(
+            f"fleet.devices has {sum(counts.values())} devices ({listed}), but data.clients is {clients}; "
+            "make the numbers of devices sum to the clients"
+        )
+    for name, count in counts.items():
+        if count < 1:
+            raise StudyError(f"fleet.devices has {count} of {name}, expected 1 or more; leave out what is not there")
+    units = {name: load_device(name).unit for name in counts}
+    if len(set(units.values())) > 1:
+        listed = ", ".join(f"{name} in {unit}" for name, unit in units.items())
+        raise StudyError(
+            f"fleet.devices mixes units of account ({listed}), which cannot be added up; "
+            "take devices of one unit, and compare the others in a study of their own"
+        )
+    return tuple(name for name, count in counts.items() for _ in range(count))

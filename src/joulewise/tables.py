@@ -1,0 +1,280 @@
+"""The table of a study, as text for a terminal and for a page; and how numbers are written in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from joulewise.devices import Unit
+from joulewise.pareto import SEEDS_FOR_A_CLAIM, Interval
+from joulewise.results import Row
+from joulewise.summary import Arm, Comparison, Summary, summary
+
+SI = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
+COUNTS = {0: "ones", 3: "thousands", 6: "millions", 9: "billions"}
+RELATIVE = {
+    0: "relative units",
+    3: "thousand relative units",
+    6: "million relative units",
+    9: "billion relative units",
+}
+NONE = "–"
+
+
+class Scale(msgspec.Struct, frozen=True):
+    """A unit that fits the numbers of a column: what to divide by, and what the unit is then called."""
+
+    divisor: float
+    name: str
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of text: the first column names the rows, the others hold numbers or words.
+
+    Args:
+        caption: what the table shows.
+        columns: heading of each column.
+        rows: cells, by row.
+        notes: what a reader must know beside the numbers.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def table(rows: Iterable[Row]) -> tuple[Table, ...]:
+    """The table of each study in the rows: one line for each arm.
+
+    Raises:
+        OutputError: as `summary`.
+    """
+    return tuple(tabulate(found) for found in summary(rows))
+
+
+def tabulate(found: Summary) -> Table:
+    """The table of a study's summary: one line for each arm."""
+    energy, up, down = energy_scale(found), _bytes_scale(found, "up"), _bytes_scale(found, "down")
+    return Table(
+        caption=f"{found.study}: accuracy after {counted(found.rounds, 'round')}, and what it cost",
+        columns=(
+            "Arm",
+            "Final accuracy (%)",
+            f"{energy_name(found, 'Uplink energy')} ({energy.name})",
+            f"Energy to {100 * found.target:.0f} % accuracy ({energy.name})",
+            f"Uplink per client and round ({up.name})",
+            f"Downlink per client and round ({down.name})",
+            "Kept (%)",
+            "On the frontier",
+        ),
+        rows=tuple(_line(arm, energy, up, down) for arm in found.arms),
+        notes=_notes(found),
+    )
+
+
+def compare(found: Summary) -> Table | None:
+    """The table of cost-weighted rules against TopK with the same settings, if there are any."""
+    if not found.comparisons:
+        return None
+    energy = energy_name(found, "uplink energy")
+    return Table(
+        caption=f"{found.study}: cost-weighted rules against TopK with the same settings, seed by seed",
+        columns=(
+            "Arm",
+            "Against",
+            "Seeds",
+            "Final accuracy (points more)",
+            f"Total {energy} (% more)",
+            "In words",
+        ),
+        rows=tuple(_comparison_line(one) for one in found.comparisons),
+        notes=(
+            "Descriptive: paired differences with their 95 % intervals by Student's t, one by one, "
+            "not corrected for how many there are.",
+        ),
+    )
+
+
+def progress(found: Summary) -> Table:
+    """Accuracy and energy of each arm after a quarter, a half, three quarters and all of its rounds."""
+    energy = energy_scale(found)
+    lines = []
+    for arm in found.arms:
+        marks = sorted({max(1, round(len(arm.curve) * quarter / 4)) for quarter in range(1, 5)})
+        points = [arm.curve[mark - 1] for mark in marks]
+        lines += [
+            (arm.name, str(point.round), percent(point.accuracy), number(point.energy / energy.divisor))
+            for point in points
+        ]
+    return Table(
+        caption=f"{found.study}: accuracy and energy on the way",
+        columns=(
+            "Arm",
+            "Round",
+            "Accuracy (%)",
+            f"{energy_name(found, 'Uplink energy so far')} ({energy.name})",
+        ),
+        rows=tuple(lines),
+        notes=(),
+    )
+
+
+def _comparison_line(one: Comparison) -> tuple[str, ...]:
+    accuracy, energy = one.accuracy.interval, one.energy
+    return (
+        one.arm,
+        one.reference,
+        str(accuracy.seeds),
+        _signed(accuracy),
+        NONE if energy is None else _signed(energy),
+        _verdict(one),
+    )
+
+
+def _signed(found: Interval) -> str:
+    if found.low is None or found.high is None:
+        return _points(found.mean)
+    return f"{_points(found.mean)} ({_points(found.low)} to {_points(found.high)})"
+
+
+def _points(share: float) -> str:
+    shown = f"{100 * share:+.1f}"
+    return "0.0" if float(shown) == 0 else shown
+
+
+def _verdict(one: Comparison) -> str:
+    seeds = one.accuracy.interval.seeds
+    if seeds < SEEDS_FOR_A_CLAIM:
+        return f"{counted(seeds, 'seed')}: no claim is made"
+    accuracy = _direction(one.accuracy.interval, "more accurate", "less accurate", "no clear difference in accuracy")
+    if one.energy is None:
+        return accuracy
+    return f"{accuracy}; {_direction(one.energy, 'dearer', 'cheaper', 'no clear difference in energy')}"
+
+
+def _direction(found: Interval, above: str, below: str, unclear: str) -> str:
+    if found.low is None or found.high is None or found.low <= 0 <= found.high:
+        return unclear
+    return above if found.low > 0 else below
+
+
+def _line(arm: Arm, energy: Scale, up: Scale, down: Scale) -> tuple[str, ...]:
+    return (
+        arm.name if arm.complete else f"{arm.name} (so far: round {len(arm.curve)})",
+        percent(arm.accuracy),
+        scaled(arm.energy, energy),
+        _to_target(arm, energy),
+        number(arm.bytes_up_per_reply / up.divisor),
+        number(arm.bytes_down_per_request / down.divisor),
+        NONE if arm.kept_share is None else number(100 * arm.kept_share),
+        "yes" if arm.on_frontier else "no" if arm.complete else "unfinished",
+    )
+
+
+def _to_target(arm: Arm, energy: Scale) -> str:
+    if arm.to_target is None:
+        return "not reached"
+    if arm.to_target.seeds < len(arm.runs):
+        return f"{number(arm.to_target.mean / energy.divisor)} ({arm.to_target.seeds} of {len(arm.runs)} seeds)"
+    return scaled(arm.to_target, energy)
+
+
+def _notes(found: Summary) -> tuple[str, ...]:
+    seeds = {len(arm.runs) for arm in found.arms}
+    notes = []
+    if max(seeds) > 1:
+        notes.append("± is the 95 % confidence interval of the mean over seeds, by Student's t.")
+    if min(seeds) < 2:
+        notes.append("An arm with one seed has no interval: nothing is known about its spread.")
+    if len(seeds) > 1:
+        counts = "; ".join(f"{arm.name}: {len(arm.runs)}" for arm in found.arms)
+        notes.append(f"Not every arm has finished the same seeds. Seeds finished: {counts}.")
+    notes.append("Energies are totals over all rounds and clients.")
+    if found.unit == "relative":
+        notes.append("Relative energy compares arms with each other; it is no physical unit.")
+    return tuple(notes)
+
+
+def energy_name(found: Summary, what: str) -> str:
+    """`what`, with the basis of the study's energies: ``Uplink energy, modelled``."""
+    return what if found.basis is None else f"{what}, {found.basis}"
+
+
+def energy_scale(found: Summary) -> Scale:
+    """The unit for the study's energies, such as mJ or thousand relative units."""
+    exponent = _exponent([arm.energy.mean for arm in found.arms])
+    return energy_unit(found.unit, exponent)
+
+
+def energy_unit(unit: Unit, exponent: int) -> Scale:
+    """A unit of energy for numbers of about ``10**exponent``."""
+    if unit == "J":
+        return Scale(10.0**exponent, f"{SI[exponent]}J")
+    exponent = min(max(exponent, 0), max(RELATIVE))
+    return Scale(10.0**exponent, RELATIVE[exponent])
+
+
+def bytes_scale(values: Sequence[float]) -> Scale:
+    """The unit for numbers of bytes: B, kB (1000 B), MB."""
+    exponent = max(0, _exponent(values))
+    return Scale(10.0**exponent, f"{SI[exponent]}B")
+
+
+def count_scale(values: Sequence[float]) -> Scale:
+    """The unit for large counts: one, thousand, million."""
+    exponent = min(max(0, _exponent(values)), max(COUNTS))
+    return Scale(10.0**exponent, COUNTS[exponent])
+
+
+def _bytes_scale(found: Summary, way: str) -> Scale:
+    up = way == "up"
+    return bytes_scale([arm.bytes_up_per_reply if up else arm.bytes_down_per_request for arm in found.arms])
+
+
+def _exponent(values: Sequence[float]) -> int:
+    sizes = sorted(abs(value) for value in values if value)
+    if not sizes:
+        return 0
+    exponent = 3 * math.floor(math.log10(sizes[len(sizes) // 2]) / 3)
+    return min(max(exponent, min(SI)), max(SI))
+
+
+def number(value: float) -> str:
+    """A number with three significant digits, and at least its whole part.
+
+    Example:
+        >>> number(0.012345), number(12.345), number(12345.6), number(0)
+        ('0.0123', '12.3', '12,346', '0')
+    """
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.2e}")  # 9.996 has one digit less after the point than its size says
+    digits = max(0, 2 - math.floor(math.log10(abs(rounded))))
+    return f"{value:,.{digits}f}"
+
+
+def percent(found: Interval) -> str:
+    """A share as percent with its interval: ``93.1 ± 0.8``, or ``93.1 (one seed)``."""
+    if found.half is None:
+        return f"{100 * found.mean:.1f} (one seed)"
+    return f"{100 * found.mean:.1f} ± {100 * found.half:.1f}"
+
+
+def scaled(found: Interval, scale: Scale) -> str:
+    """A mean with its interval in a unit: ``12.3 ± 0.4``."""
+    mean = number(found.mean / scale.divisor)
+    return mean if not found.half else f"{mean} ± {_half(found.half / scale.divisor, mean)}"
+
+
+def _half(half: float, mean: str) -> str:
+    digits = len(mean.partition(".")[2])
+    shown = f"{half:,.{digits}f}"
+    return shown if float(shown.replace(",", "")) else f"{half:.1g}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: ``1 seed``, ``3 seeds``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
