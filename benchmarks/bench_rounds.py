@@ -42,7 +42,6 @@ from joulewise.rules import Dense, Density, TopK
 
 CLIENTS, SEED = 10, 0
 DATA, MODEL, TRAINING = Digits(clients=CLIENTS, partition=IID()), MLP(hidden=(64,)), Training()
-TARGET_MS = 4.0
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,6 @@ def test_rounds_in_process(benchmark):
     above = benchmark.pedantic(measure, (30, False), rounds=1)
     for name, each in above.items():
         benchmark.extra_info[name] = each.cpu
-    assert above["in process, user's app, no mod"].cpu <= TARGET_MS
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")

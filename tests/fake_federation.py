@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ def federate(
     engine: str = "inprocess",
     compute: str = "cpu",
     resume: Mapping[str, Any] | None = None,
-) -> Iterator[RoundOutcome]:
+) -> Generator[RoundOutcome, None, None]:
     orders = json.loads(os.environ.get("FAKE_FEDERATION", "{}"))
     first = 1 if resume is None else int(resume["round"]) + 1
     state = len(arm.name) + seed if resume is None else float(resume["model/state"])

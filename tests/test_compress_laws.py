@@ -238,12 +238,12 @@ def test_law_10_at_most_one_percent_and_one_coordinate_are_left(pair, values, da
 
 
 @pytest.mark.parametrize("values", VALUE_TYPES)
-@pytest.mark.parametrize("share", [0.005, 0.02, 0.1, 0.5, 0.95])
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.6])
 @pytest.mark.parametrize("budget_type", [Joules, Bytes])
 @pytest.mark.parametrize("rule", [TopK(), CWMP(), Projection(), RandomK()], ids=name_of)
 def test_law_10_on_updates_of_a_usual_size(rule, budget_type, share, values):
     layout = layout_of(
-        [60_000, 3000, 9000, 64, 10], ["conv{}.weight", "conv{}.weight", "fc{}.weight", "norm{}.bias"] * 2
+        [20_000, 1500, 4000, 64, 10], ["conv{}.weight", "conv{}.weight", "fc{}.weight", "norm{}.bias"] * 2
     )
     rng = np.random.default_rng(4)
     scales = np.repeat(10.0 ** rng.uniform(-2, 0, 5), layout.sizes)

@@ -236,8 +236,10 @@ def large_case(kind: str, rule, budget, per_entry: bool = False) -> Case:
     return Case(update_of(kind, 11, LARGE), replace(costs, fixed=0.0), rule, budget, 5)
 
 
-@pytest.mark.parametrize("per_entry", [False, True], ids=["per tensor", "per coordinate"])
-@pytest.mark.parametrize("kind", list(UPDATES))
+LONG = [(kind, False) for kind in UPDATES] + [(kind, True) for kind in ("real", "duplicates", "all equal")]
+
+
+@pytest.mark.parametrize(("kind", "per_entry"), LONG)
 def test_long_vectors_go_through_the_sample_and_agree_with_one_big_sort(kind, per_entry):
     rng = np.random.default_rng(1)
     for rule in (TopK(), CWMP(), Projection(), RandomK()):

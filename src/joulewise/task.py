@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
@@ -24,7 +25,7 @@ class Federate(Protocol):
 
     def __call__(
         self, arm: Arm, seed: int, *, engine: Engine, compute: Compute, resume: Arrays | None = None
-    ) -> Iterator[RoundOutcome]:
+    ) -> Generator[RoundOutcome, None, None]:
         """Yield the rounds after the one that `resume` was made in, or all of them."""
 
 
@@ -89,14 +90,15 @@ def perform(task: Task, setup: Setup) -> Iterator[Row]:
         raise OutputError(f"checkpoint {path} is damaged; delete it, then go on with --resume")
     outcomes = setup.federate(task.arm, task.seed, engine=setup.engine, compute=setup.compute, resume=resume)
     pace = checkpoints.Pace()
-    for outcome in outcomes:
-        row = _row(task, setup, outcome)
-        results.append(setup.rows, row)
-        if outcome.round == task.arm.rounds:
-            path.unlink(missing_ok=True)
-        elif outcome.checkpoint is not None:
-            pace = checkpoints.save(path, outcome.checkpoint, pace)
-        yield row
+    with contextlib.closing(outcomes):  # An engine stops at once when a row cannot be written.
+        for outcome in outcomes:
+            row = _row(task, setup, outcome)
+            results.append(setup.rows, row)
+            if outcome.round == task.arm.rounds:
+                path.unlink(missing_ok=True)
+            elif outcome.checkpoint is not None:
+                pace = checkpoints.save(path, outcome.checkpoint, pace)
+            yield row
 
 
 def _row(task: Task, setup: Setup, outcome: RoundOutcome) -> Row:

@@ -134,7 +134,7 @@ def federate(
     engine: Engine = "inprocess",
     compute: Compute = "cpu",
     resume: Arrays | None = None,
-) -> Iterator[RoundOutcome]:
+) -> Generator[RoundOutcome, None, None]:
     """Run an arm with a seed and yield its rounds.
 
     The same arm and seed give the same bits on every engine of one machine.
