@@ -657,6 +657,17 @@ def test_filling_goes_on_after_a_coordinate_that_does_not_fit():
     assert select(a, costs, TopK(), Joules(5.0, fill=True)).indices.tolist() == [0, 2, 3]
 
 
+def test_filling_keeps_a_coordinate_that_fits_exactly():
+    a, costs = np.array([9, 8, 7], np.float32), np.array([2.0, 5.0, 3.0])
+    assert select(a, costs, TopK(), Joules(5.0, fill=True)).indices.tolist() == [0, 2]
+
+
+@many
+@given(knapsacks())
+def test_small_whole_numbers_meet_the_budget_exactly_as_the_reference_does(case):
+    assert selected(case).indices.tolist() == reference.choose(case.a, case.costs, case.rule, case.budget, None).indices
+
+
 def test_long_vectors_fill_like_short_ones(monkeypatch):
     layout = layout_of([300, 200, 100], ["conv{}.weight", "fc{}.weight", "norm{}.bias"])
     monkeypatch.setattr(bracket, "SAMPLES", 32)
