@@ -16,7 +16,7 @@ from joulewise.errors import OutputError
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-SHARE = 0.1
+SHARE = 0.04
 """Largest part of a run's time that checkpoints may take."""
 
 
@@ -35,7 +35,7 @@ class Pace:
 
         Example:
             >>> Pace().after(began=100.0, ended=101.0).due
-            110.0
+            125.0
         """
         return Pace(began + (ended - began) / SHARE)
 

@@ -79,7 +79,7 @@ def plan_of(
         histograms: how often each value symbol occurs: int64[tensors, 256].
         largest: largest magnitudes, for int8: float32[tensors].
     """
-    codes = tuple(choose(row.tolist()) if count else None for count, row in zip(kept, histograms, strict=True))
+    codes = tuple(choose(tuple(row.tolist())) if count else None for count, row in zip(kept, histograms, strict=True))
     return Plan(kept, kinds, rice_parameters(gaps, listed), largest, codes)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ class Code:
         lengths: code length of ``low``, ``low + 1``, ...: 0 for a symbol that does not occur, or a lone one.
 
     Example:
-        >>> choose([0, 0, 60, 30, 7, 3])
+        >>> choose((0, 0, 60, 30, 7, 3))
         Code(low=2, kind=1, lengths=(1, 2, 3, 3))
     """
 
@@ -73,14 +74,15 @@ class Code:
         return bytes(written)
 
 
-def choose(histogram: Sequence[int]) -> Code:
+@lru_cache(maxsize=1024)  # Whoever decodes checks the choice: in one process it is made once.
+def choose(histogram: tuple[int, ...]) -> Code:
     """The code with the fewest bits, its table included, for symbols that occur so often; first of equals.
 
     Args:
         histogram: how often each symbol occurs, from symbol 0; at least one occurs.
     """
-    present = [symbol for symbol, count in enumerate(histogram) if count]
-    low, count = present[0], present[-1] - present[0] + 1
+    low = next(symbol for symbol, count in enumerate(histogram) if count)
+    count = len(histogram) - low - next(place for place, count in enumerate(reversed(histogram)) if count)
     kinds = [BALANCED, *([RISING, FALLING] if 2 < count <= LONGEST + 1 else [])]
     simple = [Code(low, kind, _known_lengths(kind, count)) for kind in kinds]
     best = min(simple, key=lambda code: code.bits(histogram))

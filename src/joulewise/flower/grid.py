@@ -120,7 +120,7 @@ class SparseGrid(Grid):
             if sent is None or base is None:
                 return None
             if id(base) not in layouts:
-                layout = Layout.of(arrays := wire.to_numpy(base), self._kinds)
+                layout = wire.layout_of(arrays := wire.to_numpy(base), self._kinds)
                 layouts[id(base)] = layout, (layout.flatten(arrays), arrays)
             layout, (flat, arrays) = layouts[id(base)]
             decoded = decode(sent.payload, layout)

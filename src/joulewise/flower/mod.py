@@ -96,7 +96,7 @@ class Sparsify:
 
     def _compress(self, reply: Message, context: Context, received: _Received) -> Message:
         before, after, config = received.arrays, _trained(reply, received.arrays), received.config
-        layout = Layout.of(before, self._kinds)
+        layout = wire.layout_of(before, self._kinds)
         partition = int(str(context.node_config.get("partition-id", context.node_id)))
         device = self._device_of(partition)
         costs = priced(layout, device, self._compressor, self._boundary)

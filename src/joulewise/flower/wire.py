@@ -19,6 +19,7 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from joulewise.errors import PayloadError
+from joulewise.layout import Kind, Layout
 from joulewise.results import ClientResult
 
 SERIALIZATION = "joulewise.v1"
@@ -85,6 +86,12 @@ def to_numpy(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
     return {name: _view(array) for name, array in record.items()}
 
 
+def layout_of(arrays: Mapping[str, npt.NDArray[Any]], kinds: Mapping[str, Kind]) -> Layout:
+    """The layout of a model's arrays; the same few models come back in every message of a run."""
+    shapes = tuple((name, array.dtype.str, array.shape) for name, array in arrays.items())
+    return _layout(shapes, tuple(kinds.items()))
+
+
 def to_record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
     """Copies of arrays by name as a record."""
     record = ArrayRecord()
@@ -125,6 +132,12 @@ def _packed(array: npt.NDArray[Any]) -> Array:
 
 
 # The same few headers come back in every message of a run.
+
+
+@lru_cache(maxsize=64)
+def _layout(shapes: tuple[tuple[str, str, tuple[int, ...]], ...], kinds: tuple[tuple[str, Kind], ...]) -> Layout:
+    # Of an array that takes no memory: a layout reads types and shapes alone.
+    return Layout.of({name: np.broadcast_to(np.zeros((), dtype), shape) for name, dtype, shape in shapes}, dict(kinds))
 
 
 @lru_cache(maxsize=4096)
