@@ -238,6 +238,22 @@ def test_law_10_at_most_one_percent_and_one_coordinate_are_left(pair, values, da
 
 
 @pytest.mark.parametrize("values", VALUE_TYPES)
+@pytest.mark.parametrize("budget_type", [Joules, Bytes])
+def test_law_10_a_budget_just_below_the_whole_message_keeps_nearly_all(budget_type, values):
+    layout = layout_of([21, 24, 120, 23, 111, 91], ["conv{}.weight", "fc{}.weight", "norm{}.bias"] * 2)
+    for seed in range(12):
+        costs, a = DEVICE_PRICES[seed % 2](layout), update_of("real", seed, layout.n)
+        full = Compressor(TopK(), Count(layout.n), values).compress(a, None, costs)
+        for share in (0.9, 0.97, 0.995):
+            if budget_type is Bytes:
+                budget = Bytes(int(share * len(full.payload)))
+            else:
+                budget = Joules(share * mask_charge(full, costs))
+            kept = Compressor(CWMP(), budget, values).compress(a, None, costs).selection.indices.size
+            assert kept >= (share - 0.25) * layout.n
+
+
+@pytest.mark.parametrize("values", VALUE_TYPES)
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.6])
 @pytest.mark.parametrize("budget_type", [Joules, Bytes])
 @pytest.mark.parametrize("rule", [TopK(), CWMP(), Projection(), RandomK()], ids=name_of)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.serverapp import strategy as strategies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_federation import (
@@ -391,3 +392,18 @@ def test_an_empty_payload_is_a_payload():
     wire.write(content, wire.Reply(b"", 4, result))
     assert wire.read(content) == wire.Reply(b"", 4, result)
     assert not payloads(request())
+
+
+@pytest.mark.parametrize("name", ["Krum", "MultiKrum", "Bulyan", "FedMedian", "FedTrimmedAvg"])
+def test_strategies_that_do_not_average_are_warned_about(name):
+    with pytest.warns(UserWarning, match=f"{name} does not average all replies"):
+        Sparse(getattr(strategies, name)())
+
+
+def test_feedback_with_a_strategy_that_does_not_average_is_refused():
+    with pytest.warns(UserWarning, match="FedMedian"):
+        strategy = Sparse(strategies.FedMedian())
+    strategy._grid = SparseGrid(None)
+    strategy._grid.feedback = True
+    with pytest.raises(FederationError, match="FedMedian does not use all replies"):
+        strategy.aggregate_train(1, [])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_a_run_yields_each_row_that_it_writes_seed_by_seed(study, whole, tmp_pat
         for number in (1, 2, 3, 4)
     ]
     assert len(whole) == rounds_of(study)
-    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["rows.jsonl", "study.json"]
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["devices.json", "rows.jsonl", "study.json"]
 
 
 def test_a_row_says_what_made_it(whole):
@@ -357,7 +358,7 @@ def test_a_checkpoint_comes_back_as_it_was_and_holds_no_objects(tmp_path):
     assert checkpoints.load(path) is None
 
 
-def test_checkpoints_take_at_most_a_tenth_of_the_time(tmp_path, monkeypatch):
+def test_checkpoints_take_a_small_share_of_the_time(tmp_path, monkeypatch):
     monkeypatch.undo()
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
@@ -372,7 +373,7 @@ def test_checkpoints_take_at_most_a_tenth_of_the_time(tmp_path, monkeypatch):
     for _ in range(1000):
         clock[0] += 0.5  # a round
         pace = checkpoints.save(tmp_path / "a.npz", {}, pace)
-    assert 0.08 < sum(spent) / clock[0] <= 0.105
+    assert 0.8 * checkpoints.SHARE < sum(spent) / clock[0] <= 1.05 * checkpoints.SHARE <= 0.1
 
 
 # ---------------------------------------------------------------- origin
@@ -411,3 +412,40 @@ def test_a_real_study_resumes_to_the_same_rows_and_arms_do_not_touch_each_other(
     assert timeless(run(small, tmp_path / "x", resume=True)) == timeless(whole)
     alone = load(tmp_path / "small.toml", [*changes, "grid.rule=CWMP"])
     assert timeless(run(alone, tmp_path / "alone")) == timeless(whole)[3:]
+
+
+def test_a_device_file_that_was_edited_is_not_mixed_into_the_same_rows(tmp_path):
+    source = files("joulewise") / "profiles" / "synthetic-kind-10.toml"
+    device = tmp_path / "mine.toml"
+    device.write_text(source.read_text().replace("synthetic-kind-10", "mine"))
+    file = tmp_path / "study.toml"
+    file.write_text(
+        'name = "a"\nrounds = 2\nseeds = [0]\nmodel = "mlp"\n'
+        '[data]\nname = "digits"\nclients = 2\npartition = "IID"\n'
+        f'[fleet]\ndevices = "{device}"\n[grid]\nrule = ["TopK"]\ndensity = [0.1]\n'
+    )
+    started = run(load(file), tmp_path / "out", federate=federate)
+    next(started)
+    started.close()
+    device.write_text(device.read_text().replace("value = 10", "value = 7000"))
+    with pytest.raises(OutputError, match=r"the numbers of its devices, in devices\.json, differ"):
+        list(run(load(file), tmp_path / "out", resume=True, federate=federate))
+
+
+def test_the_order_of_the_devices_is_part_of_the_study(tmp_path):
+    fleets = (
+        '{ "synthetic-kind-10" = 1, "synthetic-residency-32" = 1 }',
+        '{ "synthetic-residency-32" = 1, "synthetic-kind-10" = 1 }',
+    )
+    studies = [tmp_path / "0.toml", tmp_path / "1.toml"]
+    for study, fleet in zip(studies, fleets, strict=True):
+        study.write_text(
+            'name = "a"\nrounds = 2\nseeds = [0]\nmodel = "mlp"\n'
+            '[data]\nname = "digits"\nclients = 2\npartition = "IID"\n'
+            f'[fleet]\ndevices = {fleet}\n[grid]\nrule = ["TopK"]\ndensity = [0.1]\n'
+        )
+    started = run(load(studies[0]), tmp_path / "out", federate=federate)
+    next(started)
+    started.close()
+    with pytest.raises(OutputError, match="holds another study: its fleet is"):
+        list(run(load(studies[1]), tmp_path / "out", resume=True, federate=federate))

@@ -11,6 +11,9 @@ from joulewise.results import Setting
 from joulewise.rules import Budget
 from joulewise.studyfile import BUDGETS
 
+BOUNDARY = "radio"
+"""What the energies of a study take in: the marginal energy of the link and memory, see `joulewise.price`."""
+
 
 def of(arms: Sequence[Arm]) -> tuple[str, ...]:
     """Short names of arms: rule and budget, and every other setting in which the arms differ."""
@@ -43,10 +46,16 @@ def settings(arm: Arm) -> dict[str, Setting]:
         "strategy": text(arm.strategy),
         "devices": _devices_text(arm.devices),
         "partition": text(arm.data.partition),
+        "data": type(arm.data).__name__,
+        "examples": arm.data.examples,
         "clients": arm.data.clients,
+        "model": text(arm.model),
         "learning_rate": training.learning_rate,
         "local_epochs": training.local_epochs,
         "batch_size": training.batch_size,
+        "momentum": training.momentum,
+        "weight_decay": training.weight_decay,
+        "boundary": BOUNDARY,
     }
 
 

@@ -85,6 +85,8 @@ def uplink_charges(encoded: Encoded, selection: Selection, costs: Costs) -> tupl
     _check_layout(encoded, selection, costs)
     size = len(encoded.payload)
     header, whole = encoded.header_bytes, encoded.whole_bytes
+    if not selection.indices.size:  # What is sent is sent for the wholes, its header too.
+        header, whole = 0, header + whole
     kept = _kept_energy(encoded, selection, costs)
     return (
         Charge("header", _loose_energy(header, costs), costs.unit, "modelled", header),
@@ -111,6 +113,8 @@ def mask_energy(encoded: Encoded, selection: Selection, costs: Costs) -> float:
         20.0
     """
     _check_layout(encoded, selection, costs)
+    if not selection.indices.size:
+        return 0.0
     return math.fsum((header_energy(encoded, costs), _kept_energy(encoded, selection, costs)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,8 +74,18 @@ class Brief:
             return self.attempt(self.budget, self.costs, seed)
         priced = self._priced()
         if isinstance(self.budget, Joules) and isinstance(self.rule, MinVariance):
-            return self.attempt(self.budget, priced, seed)  # Its budget holds in expectation only.
-        return _longest_that_fits(self, self.budget, priced, seed)
+            return self._in_expectation(self.budget, priced, seed)
+        return _settled(_longest_that_fits(self, self.budget, priced, seed), self.budget, self.costs)
+
+    def _in_expectation(self, budget: Joules, priced: Costs, seed: int | None) -> Draft:
+        """Draw once to see what the header takes and how far the estimated prices are off, then at that scale."""
+        draft, room = self.attempt(budget, priced, seed), _room(budget, self.costs)
+        spent, constant = _spending(budget, draft, self.costs)
+        estimate = _estimate(budget, draft, priced)
+        if spent > constant and estimate > 0:
+            scale = estimate / (spent - constant)
+            draft = self.attempt(Joules(max(0.0, (room - constant) * scale)), priced, seed)
+        return _settled(draft, budget, self.costs)
 
     def attempt(self, budget: Budget | None, priced: Costs, seed: int | None) -> Draft:
         """Select under a budget at estimated prices, and encode."""
@@ -129,6 +139,14 @@ def _longest_that_fits(brief: Brief, budget: Joules | Bytes, priced: Costs, seed
             break
         limit = _next_limit(fits, misses, constant, room, streak)
     return best or _nothing_kept(brief.attempt(_limited(budget, 0.0), priced, seed), budget)
+
+
+def _settled(draft: Draft, budget: Joules | Bytes, costs: Costs) -> Draft:
+    """The draft with what its message takes; a certificate holds only where the prices were no estimates."""
+    exact = isinstance(budget, Joules) and not costs.per_bit.any()
+    spent = mask_energy(draft.encoded, draft.selection, costs)
+    certificate = draft.selection.certificate if exact else None
+    return replace(draft, selection=replace(draft.selection, spent=spent, certificate=certificate))
 
 
 def _nothing_kept(draft: Draft, budget: Joules | Bytes) -> Draft:

@@ -123,7 +123,8 @@ def _energy_words(found: Summary) -> str:
     if found.unit == "relative":
         return f"Energy is {found.basis}, in relative units: it compares arms and is not in joules."
     boundary = found.settings.get("boundary")
-    return f"Energy is {found.basis}, in joules of uplink" + (f" ({boundary})." if boundary else ".")
+    words = f"Energy is {found.basis}, in joules of uplink" + (f" (boundary: {boundary})" if boundary else "")
+    return f"{words}; a fixed cost of each reply, where the device has one, is part of it, and no mask changes it."
 
 
 def _cheapest_words(found: Summary) -> str:

@@ -60,7 +60,7 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         charges: what it spent, by term.
         kept_by_tensor: number of coordinates sent of each tensor.
         parameters: number of coordinates that it could have sent.
-        delta: share of the update's L2 energy that was sent; None when unknown or the update was zero.
+        delta: share of the L2 energy of update plus residual that was kept; None when unknown.
         contrast: largest over smallest price of a coordinate.
         accuracy: its own test accuracy, 0 to 1, where that was measured.
         loss: its training loss; None when unknown or not a finite number.
@@ -307,7 +307,8 @@ def _explained(verb: str, path: str | Path) -> Iterator[None]:
     except OutputError:
         raise
     except OSError as error:
-        advice = "check the path" if verb == "read" else "the rows in it are as they were before"
+        after = "its rows are as they were: mend that (free some space), then go on with --resume"
+        advice = "check the path" if verb == "read" else after
         raise OutputError(f"cannot {verb} row file {path}: {error.strerror or error}; {advice}") from error
 
 

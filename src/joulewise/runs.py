@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from joulewise import checkpoints, results, workers
+from joulewise.devices import describe, load_device
 from joulewise.errors import OutputError
 from joulewise.flower.app import Compute, Engine
 from joulewise.flower.app import federate as federate_with_flower
@@ -22,6 +23,7 @@ from joulewise.study import Study, expand
 from joulewise.task import Federate, Setup, Task, origin_of, perform
 
 STUDY_FILE = "study.json"
+DEVICES_FILE = "devices.json"
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +40,9 @@ def run(  # noqa: PLR0913 (each is an option of the command)
 ) -> Generator[Row, None, None]:
     """Run a study and yield its rows: first those that the folder holds, then each new one once written.
 
-    A folder holds ``study.json``, ``rows.jsonl`` and, while the study is not finished, ``checkpoints/``. With
-    `resume`, each arm and seed goes on after its last checkpoint; the rows are those of a run that was never
-    stopped, apart from their ``timing``. A finished study yields its rows and does nothing else.
+    A folder holds ``study.json``, ``devices.json``, ``rows.jsonl`` and, while the study is not finished,
+    ``checkpoints/``. With `resume`, each arm and seed goes on after its last checkpoint; the rows are those of a run
+    that was never stopped, apart from their ``timing``. A finished study yields its rows and does nothing else.
 
     Args:
         study: what to run.
@@ -113,13 +115,17 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _claim(folder: Path, study: Study) -> None:
-    path = folder / STUDY_FILE
-    if not path.exists():
-        if (folder / results.FILE_NAME).exists():
+    path, rows = folder / STUDY_FILE, folder / results.FILE_NAME
+    # A run that failed before its first row has left nothing behind that another study could spoil.
+    if not path.exists() or not rows.exists():
+        if rows.exists():
             raise OutputError(f"{folder} holds rows, but no {STUDY_FILE} that says of what; give another --out")
-        _write(path, msgspec.json.format(msgspec.json.encode(study, order="deterministic"), indent=2) + b"\n")
+        _write(folder / DEVICES_FILE, _numbers(study))
+        _write(path, msgspec.json.format(msgspec.json.encode(study), indent=2) + b"\n")
         return
     difference = _difference(path, study)
+    if not difference and _numbers(study) != _bytes(folder / DEVICES_FILE):
+        difference = f"the numbers of its devices, in {DEVICES_FILE}, differ"
     if difference:
         raise OutputError(
             f"{folder} holds another study: {difference}; give another --out, "
@@ -134,22 +140,41 @@ def _difference(path: Path, study: Study) -> str:
         return f"its {path.name} cannot be read ({error})"
     for name in study.__struct_fields__:
         theirs, ours = getattr(found, name), getattr(study, name)
-        if theirs != ours:
-            texts = [msgspec.json.encode(value).decode() for value in (theirs, ours)]
+        # As text: the order of the devices, too, is the study's, and equal dictionaries may differ in it.
+        texts = [msgspec.json.encode(value).decode() for value in (theirs, ours)]
+        if texts[0] != texts[1]:
             brief = len(texts[0]) + len(texts[1]) <= 120
             return f"its {name} is {texts[0]}, here it is {texts[1]}" if brief else f"its {name} differs"
     return ""
 
 
+def _numbers(study: Study) -> bytes:
+    """Every number of every device: a file that is edited between two parts of a run would mix prices."""
+    names = sorted({name for arm in expand(study) for name in arm.devices})
+    numbers = {name: describe(load_device(name)) for name in names}
+    return msgspec.json.format(msgspec.json.encode(numbers), indent=2) + b"\n"
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def _write(path: Path, content: bytes) -> None:
     temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; mend that or give another --out") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # On a folder that cannot be written there is nothing to remove.
+            temporary.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- going on

@@ -213,7 +213,7 @@ def _greedy(vector: Vector, costs: Costs, rule: Ranked, budget: Budget, key: int
         indices, spent = filled(ranking, units, limit, found)
         values = vector[indices]
     certificate = _certificate(vector, costs, rule, budget, found, values)
-    delta = _mass(values, 2) / found.squares if found.squares else 1.0
+    delta = min(1.0, _mass(values, 2) / found.squares) if found.squares else 1.0
     if isinstance(rule, RandomK) and rule.scale and indices.size:
         scale = np.count_nonzero(vector) / indices.size
         values = _finite(values * np.float64(scale), indices, costs.layout)
@@ -239,7 +239,7 @@ def _above_price(vector: Vector, costs: Costs, rule: Ranked, budget: Price) -> S
         threshold = float(np.ldexp(value, -exponent))
     ranking = Ranking(vector, costs.layout.offsets, weights)
     indices, values, squares = at_least(ranking, threshold)
-    delta = _mass(values, 2) / squares if squares else 1.0
+    delta = min(1.0, _mass(values, 2) / squares) if squares else 1.0
     return Selection(vector.size, indices, values, _energy(costs, indices), None, delta)
 
 
@@ -310,4 +310,5 @@ def _delta(vector: Vector, indices: Indices, values: Vector, squares: float) -> 
         return 1.0
     kept = vector[indices].astype(np.float64)
     lost = kept - values
-    return float((np.square(kept).sum() - np.square(lost).sum()) / squares)
+    # The sum of all squares is one of float32 numbers, and may end a hair below that of the kept ones.
+    return min(1.0, float((np.square(kept).sum() - np.square(lost).sum()) / squares))

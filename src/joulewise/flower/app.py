@@ -42,6 +42,10 @@ NODES_UP_S = 60.0
 AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad")
 
 
+SETTLED = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
+"""A strategy trains on all nodes that it is shown; who is shown, and evaluation, are the study's."""
+
+
 class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of Flower's strategies that average all replies, and its options.
 
@@ -58,6 +62,9 @@ class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         unknown = sorted(set(self.options) - known)
         if unknown:
             raise ValueError(f"options has {unknown[0]!r}, which {self.name} does not take; it takes {sorted(known)}")
+        settled = sorted(set(self.options) & SETTLED.keys() - {"fraction_train"})
+        if settled:
+            raise ValueError(f"options has {settled[0]!r}, which a study settles itself; leave it out")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"options.fraction_train must be above 0 and at most 1, but is {self.fraction}")
 
@@ -68,13 +75,7 @@ class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def make(self) -> strategies.Strategy:
         """The strategy; it trains on all nodes that it is shown and leaves evaluation to the study."""
-        settled = {
-            "fraction_train": 1.0,
-            "fraction_evaluate": 0.0,
-            "min_train_nodes": 1,
-            "min_available_nodes": 1,
-        }
-        made: strategies.Strategy = getattr(strategies, self.name)(**(dict(self.options) | settled))
+        made: strategies.Strategy = getattr(strategies, self.name)(**(dict(self.options) | SETTLED))
         return made
 
     def __hash__(self) -> int:

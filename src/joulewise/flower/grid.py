@@ -27,6 +27,9 @@ class SparseGrid(Grid):
     Args:
         grid: the Grid that moves messages.
         kinds: the same as in `Sparsify`.
+
+    Attributes:
+        feedback: whether a client has said that it remembers what it did not send.
     """
 
     def __init__(self, grid: Grid, kinds: dict[str, Kind] | None = None) -> None:
@@ -36,6 +39,7 @@ class SparseGrid(Grid):
         self._waiting: dict[int, int] = {}
         self._results: list[ClientResult] = []
         self._types: dict[str, np.dtype[Any]] = {}
+        self.feedback = False
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send requests, wait, and return the replies with dense arrays, by partition.
@@ -134,6 +138,7 @@ class SparseGrid(Grid):
         reply.content[key] = wire.parsed(wire.to_record({name: named[name] for name in base}))
         del reply.content[wire.RECORD]
         self._waiting[node] = sent.sequence
+        self.feedback = self.feedback or sent.feedback
         # Bytes are what arrived and what was sent here, whatever the node says.
         counted = {"bytes_up": len(sent.payload), "bytes_down": wire.size_of(base)}
         self._results.append(msgspec.structs.replace(sent.result, **counted))

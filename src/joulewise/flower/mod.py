@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,14 +14,14 @@ from joulewise.codec import ValueType
 from joulewise.compress import ClientState, Compressor, ErrorFeedback, settle
 from joulewise.costs import Costs
 from joulewise.devices import Device, load_device
-from joulewise.errors import LayoutError, ProfileError
+from joulewise.errors import LayoutError, ProfileError, RuleError
 from joulewise.flower import wire
 from joulewise.flower.state import AbstractStore, ContextStore
 from joulewise.layout import Arrays, Kind, Layout
 from joulewise.ledger import downlink_charge
 from joulewise.prices import Boundary, price
 from joulewise.results import ClientResult
-from joulewise.rules import CWMP, Budget, Count, Density, Rule
+from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule
 
 VALUE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8}
 
@@ -76,6 +77,11 @@ class Sparsify:
         names = [device] if isinstance(device, str) else list(device)
         loaded = {name: load_device(name) for name in dict.fromkeys(names)}
         self._devices = [loaded[name] for name in names]
+        if isinstance(budget, Joules) and budget.includes_fixed:
+            raise RuleError(
+                "Joules(includes_fixed=True) is for clients that can leave a reply out, but a Flower client always "
+                "replies; use Joules(budget) for what the mask adds"
+            )
         self._compressor = Compressor(rule, budget, values, feedback)
         self._boundary: Boundary = boundary
         self._kinds = dict(kinds or {})
@@ -101,7 +107,12 @@ class Sparsify:
         device = self._device_of(partition)
         costs = priced(layout, device, self._compressor, self._boundary)
         state = self._store.load(context) or ClientState(fingerprint=layout.fingerprint)
-        state, _ = settle(state, int(str(config.get(wire.ACCEPTED, 0))), layout)
+        state, fate = settle(state, int(str(config.get(wire.ACCEPTED, 0))), layout)
+        if fate == "lost":
+            logging.getLogger("joulewise").warning(
+                "the server has accepted a later reply than this node remembers: its state was lost, and what it had "
+                "not sent yet is lost with it"
+            )
         number = int(str(config.get("server-round", state.sequence + 1)))
         rng = np.random.default_rng([self._seed, number, partition, 1])
         update = layout.flatten(after) - layout.flatten(before)
@@ -119,7 +130,8 @@ class Sparsify:
             contrast=costs.contrast,
             loss=_metric(reply, "train-loss"),
         )
-        wire.write(reply.content, wire.Reply(sent.payload, sent.state.sequence, result))
+        remembers = self._compressor.feedback is not None
+        wire.write(reply.content, wire.Reply(sent.payload, sent.state.sequence, result, remembers))
         return reply
 
     def _device_of(self, partition: int) -> Device:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -11,12 +12,16 @@ from flwr.serverapp.strategy import Result, Strategy
 from joulewise.errors import FederationError
 from joulewise.flower.grid import SparseGrid
 
+NOT_AVERAGING = frozenset({"Krum", "MultiKrum", "Bulyan", "FedMedian", "FedTrimmedAvg"})
+
 
 class Sparse(Strategy):
     """Lets a strategy work with clients that use `Sparsify`.
 
     Args:
-        strategy: any strategy that averages all replies.
+        strategy: any strategy that averages all replies. One that drops or reorders replies (Krum, medians) sees
+            mostly zeros in sparse updates: a warning says so, and error feedback is refused with it, because
+            replies would count as used that are not.
 
     Example:
         >>> from flwr.serverapp.strategy import FedAvg
@@ -25,6 +30,13 @@ class Sparse(Strategy):
 
     def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
+        self._robust = next((name for name in _names(strategy) if name in NOT_AVERAGING), None)
+        if self._robust is not None:
+            warnings.warn(
+                f"{self._robust} does not average all replies, and sparse updates are mostly zeros: it will choose "
+                "badly; use an averaging strategy such as FedAvg",
+                stacklevel=2,
+            )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -42,6 +54,11 @@ class Sparse(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """As the strategy within; where it returns arrays, the replies count as accepted."""
+        if self._robust is not None and self._grid.feedback:
+            raise FederationError(
+                f"{self._robust} does not use all replies, so error feedback would lose what it leaves out; "
+                "use Sparsify(feedback=None), or an averaging strategy"
+            )
         arrays, metrics = self.strategy.aggregate_train(server_round, replies)
         return (None if arrays is None else self._grid.accept(arrays)), metrics
 
@@ -72,3 +89,10 @@ class Sparse(Strategy):
         """Run the federation, with replies decoded on the way."""
         sparse = grid if isinstance(grid, SparseGrid) else SparseGrid(grid)
         return super().start(sparse, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
+
+
+def _names(strategy: object) -> Iterator[str]:
+    """Class names of a strategy and of those that it wraps, as Flower's differential-privacy wrappers do."""
+    while strategy is not None:
+        yield from (kind.__name__ for kind in type(strategy).__mro__)
+        strategy = getattr(strategy, "strategy", None)

@@ -35,11 +35,12 @@ _result = msgspec.json.Decoder(ClientResult)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A compressed reply: its payload, its number, and what it cost."""
+    """A compressed reply: its payload, its number, what it cost, and whether its client remembers what it kept."""
 
     payload: bytes
     sequence: int
     result: ClientResult
+    feedback: bool = False
 
 
 def is_train(message: Message) -> bool:
@@ -162,7 +163,7 @@ def write(content: RecordDict, reply: Reply) -> None:
     packed = Array(dtype="uint8", shape=(len(reply.payload),), stype=SERIALIZATION, data=reply.payload)
     content[key] = ArrayRecord({PAYLOAD: packed})
     result = msgspec.json.encode(reply.result)
-    content[RECORD] = ConfigRecord({"sequence": reply.sequence, "result": result})
+    content[RECORD] = ConfigRecord({"sequence": reply.sequence, "result": result, "feedback": reply.feedback})
 
 
 def read(content: RecordDict) -> Reply | None:
@@ -182,6 +183,6 @@ def read(content: RecordDict) -> Reply | None:
     if not isinstance(sequence, int) or not isinstance(result, bytes):
         raise PayloadError("reply has a payload, but not the record with its number and result")
     try:
-        return Reply(packed.data, sequence, _result.decode(result))
+        return Reply(packed.data, sequence, _result.decode(result), known.get("feedback") is True)
     except msgspec.MsgspecError as error:
         raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None
