@@ -22,11 +22,11 @@ from toy_federation import (
 
 from joulewise.codec import decode
 from joulewise.compress import ClientState, ErrorFeedback
-from joulewise.errors import LayoutError, ProfileError, StateError, UpdateError
+from joulewise.errors import LayoutError, ProfileError, RuleError, StateError, UpdateError
 from joulewise.flower import ContextStore, MemoryStore, Sparse, Sparsify
 from joulewise.flower.inprocess import InProcessGrid
 from joulewise.layout import Layout
-from joulewise.rules import CWMP, Count, Dense, Density, RandomK, TopK
+from joulewise.rules import CWMP, Count, Dense, Density, Joules, RandomK, TopK
 
 AVERAGING = [FedAvg, FedAvgM, FedProx, FedAdam, FedYogi, FedAdagrad]
 
@@ -324,3 +324,8 @@ def test_metrics_that_are_not_numbers_are_no_losses():
 
     (reply,) = InProcessGrid(app(dense(), answer=answer), 1).send_and_receive([request()])
     assert payloads(reply)
+
+
+def test_a_budget_for_clients_that_leave_replies_out_is_refused_because_flowers_always_reply():
+    with pytest.raises(RuleError, match="a Flower client always replies; use"):
+        Sparsify("phone-lte-2021", budget=Joules(20.0, includes_fixed=True))

@@ -373,7 +373,7 @@ def test_checkpoints_take_a_small_share_of_the_time(tmp_path, monkeypatch):
     for _ in range(1000):
         clock[0] += 0.5  # a round
         pace = checkpoints.save(tmp_path / "a.npz", {}, pace)
-    assert 0.8 * checkpoints.SHARE < sum(spent) / clock[0] <= 1.05 * checkpoints.SHARE <= 0.1
+    assert 0.8 * checkpoints.SHARE < sum(spent) / clock[0] <= 1.1 * checkpoints.SHARE <= 0.1
 
 
 # ---------------------------------------------------------------- origin
@@ -433,10 +433,8 @@ def test_a_device_file_that_was_edited_is_not_mixed_into_the_same_rows(tmp_path)
 
 
 def test_the_order_of_the_devices_is_part_of_the_study(tmp_path):
-    fleets = (
-        '{ "synthetic-kind-10" = 1, "synthetic-residency-32" = 1 }',
-        '{ "synthetic-residency-32" = 1, "synthetic-kind-10" = 1 }',
-    )
+    one, other = '"synthetic-kind-10" = 1', '"synthetic-residency-32" = 1'
+    fleets = (f"{{ {one}, {other} }}", f"{{ {other}, {one} }}")
     studies = [tmp_path / "0.toml", tmp_path / "1.toml"]
     for study, fleet in zip(studies, fleets, strict=True):
         study.write_text(
@@ -447,5 +445,5 @@ def test_the_order_of_the_devices_is_part_of_the_study(tmp_path):
     started = run(load(studies[0]), tmp_path / "out", federate=federate)
     next(started)
     started.close()
-    with pytest.raises(OutputError, match="holds another study: its fleet is"):
+    with pytest.raises(OutputError, match="holds another study: its fleet"):
         list(run(load(studies[1]), tmp_path / "out", resume=True, federate=federate))
