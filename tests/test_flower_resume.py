@@ -57,7 +57,7 @@ def test_replies_that_say_nothing_go_on_with_the_same_bits(tmp_path):
     # Nothing fits the budget: payloads are empty, and everything waits in the residual.
     for compressor in (
         Compressor(TopK(), Count(0), feedback=ErrorFeedback()),
-        Compressor(TopK(), Joules(0.5), feedback=ErrorFeedback()),
+        Compressor(TopK(), Joules(1e-12), feedback=ErrorFeedback()),
     ):
         which = arm(compressor, rounds=3)
         outcomes = list(federate(which, 4))
