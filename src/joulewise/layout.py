@@ -18,6 +18,8 @@ Kind = Literal["conv", "linear", "embedding", "vector", "buffer", "whole", "loca
 """What a tensor is. ``buffer`` and ``whole`` travel as values; ``local`` never leaves the client."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+WHOLE_NUMBERS = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+ELEMENT_TYPES = (*WHOLE_NUMBERS, "float16", "bfloat16", "float32", "float64")
 PARAMETER_KINDS = frozenset({"conv", "linear", "embedding", "vector"})
 
 Vector = npt.NDArray[np.float32]
@@ -183,7 +185,8 @@ def as_numpy(array: Any) -> npt.NDArray[Any]:
 
 
 def _dtype_name(array: Any) -> str:
-    return str(getattr(array, "dtype", np.asarray(array).dtype)).removeprefix("torch.")
+    # Not getattr with a default, which would convert the array first: NumPy cannot take bfloat16.
+    return str(array.dtype if hasattr(array, "dtype") else np.asarray(array).dtype).removeprefix("torch.")
 
 
 def _numpy_dtype(tensor: Tensor) -> np.dtype[Any]:
@@ -208,9 +211,13 @@ def _describe(name: str, array: Any, overrides: Mapping[str, Kind]) -> Tensor:
     chosen = next((kind for pattern, kind in overrides.items() if fnmatchcase(name, pattern)), None)
     if chosen in PARAMETER_KINDS and not _is_float(dtype):
         raise LayoutError(f"kinds[{name!r}] is {chosen!r}, but the tensor's elements are {dtype}: only float can be")
-    if dtype == "object":
-        raise LayoutError(f"tensor {name!r} holds Python objects; joulewise takes arrays of numbers only")
-    return Tensor(name, shape, chosen or _guess(name, shape, dtype), dtype)
+    kind = chosen or _guess(name, shape, dtype)
+    if dtype not in ELEMENT_TYPES and kind != "local":
+        raise LayoutError(
+            f"tensor {name!r} has elements of type {dtype}, but joulewise sends only: {', '.join(ELEMENT_TYPES)}; "
+            "convert it, or keep it on the client with kinds={...: 'local'}"
+        )
+    return Tensor(name, shape, kind, dtype)
 
 
 def _guess(name: str, shape: tuple[int, ...], dtype: str) -> Kind:
