@@ -1,7 +1,8 @@
 # From a bare clone with python3 (3.11 or newer) and make: every target sets up what it needs in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-# Files are compiled when they are first imported: many of them never are.
+# Files are compiled when they are first imported, and kept so in .venv: many of them never are.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo test check bench
@@ -26,6 +27,7 @@ bench: .venv/.stamp-dev  ## speed, as ratios in one run
 .venv/.stamp-demo .venv/.stamp-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing joulewise[$(EXTRAS)] into .venv; the first time takes two to four minutes."
 	@$(INSTALL) -e '.[$(EXTRAS)]'
+	@$(BIN)/python -c 'import joulewise.runs, altair, flwr_datasets.partitioner, sklearn.model_selection'
 	@touch $@
 
 $(BIN)/python:
