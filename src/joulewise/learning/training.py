@@ -112,7 +112,7 @@ def train(
 
 
 @torch.inference_mode()
-def evaluate(module: nn.Module, examples: Examples, compute: Compute = "cpu", batch_size: int = 512) -> Evaluation:
+def evaluate(module: nn.Module, examples: Examples, compute: Compute = "cpu", batch_size: int = 256) -> Evaluation:
     """Measure accuracy and loss of a model; nothing of it changes but the processor that it is on.
 
     Args:
@@ -167,4 +167,6 @@ def _tensors(examples: Examples, compute: Compute) -> tuple[torch.Tensor, torch.
     # PyTorch warns of arrays that may only be read (such as those shared by Ray), so those are copied.
     images = np.require(examples.images, np.float32, ["C", "W"])
     labels = np.require(examples.labels, np.int64, ["C", "W"])
-    return torch.from_numpy(images).to(compute), torch.from_numpy(labels).to(compute)
+    # Convolutions of PyTorch keep the order of their input's channels, and are up to twice as fast with this one.
+    ordered = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+    return ordered.to(compute), torch.from_numpy(labels).to(compute)
