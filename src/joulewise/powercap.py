@@ -59,7 +59,7 @@ class Zones:
     def interval_s(self) -> float:
         """Twice in the time in which the smallest counter could wrap around, at most a minute."""
         ranges = [zone.range_uj for zone in self.zones if zone.range_uj]
-        return min(60.0, *(one * 1e-6 / CEILING_W / 2 for one in ranges))
+        return min([60.0, *(one * 1e-6 / CEILING_W / 2 for one in ranges)])
 
     def sample(self) -> tuple[Value | Fault, ...]:
         """Read every counter, in microjoules."""
