@@ -23,6 +23,7 @@ import msgspec
 from joulewise.devices import Unit
 from joulewise.errors import OutputError
 from joulewise.ledger import Charge, total
+from joulewise.meters import Reading
 
 if sys.platform != "win32":  # without file locks, one process at a time may write to a row file
     import fcntl
@@ -114,6 +115,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         energy_unit: unit of every energy in the row; ``relative`` is no physical unit.
         origin: what made the row.
         timing: everything from a clock.
+        measured: energy of this machine in the round, one reading for each meter, apart from the charges: these are
+            what the study's devices would spend, this is what the simulation took. Left out where no meter was read.
         schema: version of this record.
     """
 
@@ -130,6 +133,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     energy_unit: Unit
     origin: Origin
     timing: Timing
+    measured: tuple[Reading, ...] | msgspec.UnsetType = msgspec.UNSET  # a row without is written as it always was
 
 
 _decoder = msgspec.json.Decoder(Row)

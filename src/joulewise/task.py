@@ -13,11 +13,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 import joulewise
 from joulewise import checkpoints, labels, results
 from joulewise.errors import OutputError
 from joulewise.flower.app import Arm, Arrays, Compute, Engine, RoundOutcome
+from joulewise.meters import Meter, Reading, noted
 from joulewise.results import Origin, Row, Timing
+
+
+SET_UP = "this window also holds setting up the federation: loading data and building the model"
 
 
 class Federate(Protocol):
@@ -40,6 +46,7 @@ class Setup:
         compute: what they train on.
         federate: what runs an arm.
         origin: what makes the rows.
+        meters: what measures each round of a task; empty where several tasks run at once.
     """
 
     study: str
@@ -48,6 +55,7 @@ class Setup:
     compute: Compute
     federate: Federate
     origin: Origin
+    meters: tuple[Meter, ...] = ()
 
     @property
     def rows(self) -> Path:
@@ -79,7 +87,8 @@ class Task:
 def perform(task: Task, setup: Setup) -> Iterator[Row]:
     """Run a task, from its checkpoint if it has one; yield each row once it is written.
 
-    A row is written before its checkpoint, so that a checkpoint never knows of a round whose row is missing.
+    A row is written before its checkpoint, so that a checkpoint never knows of a round whose row is missing. The
+    meters' windows are open while the federation works on a round, and closed while the row is written.
 
     Raises:
         OutputError: a row or a checkpoint cannot be written.
@@ -91,8 +100,8 @@ def perform(task: Task, setup: Setup) -> Iterator[Row]:
     outcomes = setup.federate(task.arm, task.seed, engine=setup.engine, compute=setup.compute, resume=resume)
     pace = checkpoints.Pace()
     with contextlib.closing(outcomes):  # An engine stops at once when a row cannot be written.
-        for outcome in outcomes:
-            row = _row(task, setup, outcome)
+        for outcome, measured in _metered(outcomes, setup.meters):
+            row = _row(task, setup, outcome, measured)
             results.append(setup.rows, row)
             if outcome.round == task.arm.rounds:
                 path.unlink(missing_ok=True)
@@ -101,7 +110,23 @@ def perform(task: Task, setup: Setup) -> Iterator[Row]:
             yield row
 
 
-def _row(task: Task, setup: Setup, outcome: RoundOutcome) -> Row:
+def _metered(
+    outcomes: Iterator[RoundOutcome], meters: tuple[Meter, ...]
+) -> Iterator[tuple[RoundOutcome, tuple[Reading, ...]]]:
+    note = SET_UP
+    while True:
+        marks = [(meter, meter.begin()) for meter in meters]
+        try:
+            outcome = next(outcomes, None)
+        finally:
+            readings = tuple(noted(meter.end(mark), note) for meter, mark in marks)
+        if outcome is None:
+            return
+        yield outcome, readings
+        note = ""
+
+
+def _row(task: Task, setup: Setup, outcome: RoundOutcome, measured: tuple[Reading, ...]) -> Row:
     started = datetime.now(UTC) - timedelta(seconds=outcome.seconds)
     return Row(
         study=setup.study,
@@ -116,6 +141,7 @@ def _row(task: Task, setup: Setup, outcome: RoundOutcome) -> Row:
         energy_unit=outcome.energy_unit,
         origin=setup.origin,
         timing=Timing(seconds=outcome.seconds, started=started.isoformat(timespec="milliseconds")),
+        measured=measured or msgspec.UNSET,
     )
 
 
