@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -244,7 +245,8 @@ def round_charges(
     return (*reply, *(besides[term] for term in ROUND_TERMS if term in besides))
 
 
-def _memory_energies(layout: Layout, device: Device, remembers: bool) -> dict[str, float]:
+@lru_cache(maxsize=64)  # The same in every round of a client.
+def _memory_energies(layout: Layout, device: Device, remembers: bool) -> Mapping[str, float]:
     memory = device.memory
     if memory is None:
         return {}
