@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import traceback
@@ -16,16 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 import joulewise
+from joulewise import cli_meters
 from joulewise.errors import JoulewiseError, MissingExtra, ProfileError, RuleError, StudyError
+from joulewise.terminal import console as _console
+from joulewise.terminal import say as _say
+from joulewise.terminal import table as _table
 
 if TYPE_CHECKING:
     from joulewise.progress import View
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 devices_app = typer.Typer(no_args_is_help=True, help="Device profiles: what moving a bit costs, and who says so.")
 app.add_typer(devices_app, name="devices")
+app.command("meters")(cli_meters.meters)
 
 Device = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A name of the list, or a file.", show_default=False)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -91,13 +93,6 @@ def _fail(message: str, code: int) -> NoReturn:
     console = _console(stderr=True)
     console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
     raise SystemExit(code) from None
-
-
-def _console(stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = 200  # a pipe or a file has no width: better long lines than cut ones
-    return console
 
 
 def _version(asked: bool) -> None:
@@ -137,12 +132,14 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the study; repeatable.", show_default=False),
     ] = None,
+    meter: Annotated[bool, typer.Option(help="Measure this machine's energy, where it has sensors.")] = True,
     debug: Debug = False,
 ) -> None:
     """Run every arm of a study with every seed, then show the table and write the report.
 
     Rows go to DIR/rows.jsonl as they are made. A run that was stopped goes on with --resume, and its rows are
-    the same as if it had never been stopped.
+    the same as if it had never been stopped. Where this machine has sensors of energy, what it took is measured and
+    shown beside the modelled energy; joulewise meters lists them.
 
     Example: joulewise run studies/quickstart.toml --jobs 2 --set rounds=5
     """
@@ -155,7 +152,8 @@ def run(
     folder = out or Path("runs") / loaded.name
     view = View(loaded.name, runs.rounds_of(loaded), loaded.rounds, jobs)
     began = datetime.now(UTC).isoformat(timespec="milliseconds")
-    rows = runs.run(loaded, folder, engine=engine, compute=compute, jobs=jobs, resume=resume)
+    sensors = cli_meters.usable() if meter else ()
+    rows = runs.run(loaded, folder, engine=engine, compute=compute, jobs=jobs, resume=resume, meters=sensors)
     try:
         _watched(rows, view)
     except KeyboardInterrupt:
@@ -291,13 +289,6 @@ def check_device(device: Device, debug: Debug = False) -> None:
 # ---------------------------------------------------------------- tables
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
-    return table
-
-
 def _print_tables(rows: Sequence[Row]) -> None:
     from joulewise import tables
 
@@ -310,15 +301,14 @@ def _print_tables(rows: Sequence[Row]) -> None:
 
 
 def _write_report(rows: Sequence[Row], folders: Sequence[Path], out: Path) -> None:
-    from joulewise import report
+    from joulewise import metering, report, tables
     from joulewise.runs import STUDY_FILE
 
     studies = [folder / STUDY_FILE for folder in folders if (folder / STUDY_FILE).exists()]
     text = studies[0].read_text(encoding="utf-8") if len(studies) == len(folders) == 1 else None
     command = f"joulewise run {STUDY_FILE}" if text else None
-    page, *figures = report.write(rows, out, text, command)
+    metered = tables.metered(part for folder in folders for part in metering.read(folder))
+    for line in metered:
+        _say(f"this machine: {line}")
+    page, *figures = report.write(rows, out, text, command, metered)
     _say(f"\nreport: {page}, and {len(figures)} files in {out / 'figures'}")
-
-
-def _say(text: str) -> None:
-    _console().print(text, soft_wrap=True, markup=False)

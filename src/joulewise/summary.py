@@ -12,6 +12,7 @@ import msgspec
 from joulewise.devices import Unit
 from joulewise.errors import OutputError
 from joulewise.ledger import MASK_TERMS, TERMS, UPLINK_TERMS
+from joulewise.measured import Measured, measured
 from joulewise.pareto import Difference, Interval, energy_to, frontier, interval, paired
 from joulewise.results import Row, Setting, downlink_energy, energy_by_term, uplink_energy
 
@@ -75,6 +76,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
         to_target: uplink energy to the study's target accuracy, over the seeds that reach it, if any.
         on_frontier: whether no other complete arm has more accuracy for less energy.
         curve: the arm after each round.
+        measured: what meters measured in its rounds, apart from the modelled energy.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     to_target: Interval | None
     on_frontier: bool
     curve: tuple[Point, ...]
+    measured: tuple[Measured, ...] = ()
 
     @property
     def variant(self) -> str:
@@ -109,6 +112,11 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
         by_term = self.by_term
         spent = math.fsum(by_term.values())
         return math.fsum(by_term.get(term, 0.0) for term in MASK_TERMS) / spent if spent else None
+
+    @property
+    def energy_per_round(self) -> float:
+        """Mean uplink energy of a round, all clients together."""
+        return self.energy.mean / len(self.curve)
 
     @property
     def bytes_up_per_reply(self) -> float:
@@ -189,7 +197,7 @@ def _summarise(rows: Sequence[Row]) -> Summary:
     runs = {name: _runs(found) for name, found in by_arm.items()}
     finals = [interval([run.accuracy[-1] for run in _finished(every)]).mean for every in runs.values()]
     target = math.floor(100 * TARGET_SHARE * max(finals)) / 100
-    arms = [_arm(by_arm[name][0], every, rounds, target) for name, every in runs.items()]
+    arms = [_arm(by_arm[name], every, rounds, target) for name, every in runs.items()]
     arms = sorted(_mark_frontier(arms), key=lambda arm: _order(arm.rule, arm.name))
     return Summary(
         study=rows[0].study,
@@ -259,8 +267,9 @@ def _finished(runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(run for run in runs if len(run.accuracy) == longest)
 
 
-def _arm(row: Row, every: Sequence[Run], rounds: int, target: float) -> Arm:
-    runs = _finished(every)
+def _arm(rows: Sequence[Row], every: Sequence[Run], rounds: int, target: float) -> Arm:
+    runs, row = _finished(every), rows[0]
+    seeds = {run.seed for run in runs}
     reached = [energy_to(run.energy, run.accuracy, target) for run in runs]
     spent = [energy for energy in reached if energy is not None]
     parameters = sum(run.parameters or 0 for run in runs)
@@ -279,6 +288,7 @@ def _arm(row: Row, every: Sequence[Run], rounds: int, target: float) -> Arm:
         to_target=interval(spent) if spent else None,
         on_frontier=False,
         curve=_curve(runs),
+        measured=measured([one for one in rows if one.seed in seeds]),
     )
 
 

@@ -9,6 +9,9 @@ import msgspec
 
 from joulewise.devices import Unit
 from joulewise.ledger import TERMS
+from joulewise.measured import Measured
+from joulewise.metering import Part
+from joulewise.meters import Reading
 from joulewise.pareto import SEEDS_FOR_A_CLAIM, Interval
 from joulewise.results import Row
 from joulewise.summary import Arm, Comparison, Summary, summary
@@ -48,12 +51,13 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def table(rows: Iterable[Row]) -> tuple[Table, ...]:
-    """The table of each study in the rows: one line for each arm.
+    """The table of each study in the rows, one line for each arm; and what was measured, where something was.
 
     Raises:
         OutputError: as `summary`.
     """
-    return tuple(tabulate(found) for found in summary(rows))
+    every = ((tabulate(found), measured(found)) for found in summary(rows))
+    return tuple(one for pair in every for one in pair if one is not None)
 
 
 def tabulate(found: Summary) -> Table:
@@ -99,6 +103,71 @@ def split(found: Summary) -> Table | None:
             "Modelled energy, in totals over all rounds and clients, the mean over seeds. A mask can touch header, "
             "kept and what depends on them; no choice of coordinates saves more than that share.",
         ),
+    )
+
+
+def measured(found: Summary) -> Table | None:
+    """What meters measured in the rounds of each arm, beside its modelled energy; None where nothing was metered."""
+    if not any(arm.measured for arm in found.arms):
+        return None
+    modelled = energy_unit(found.unit, _exponent([arm.energy_per_round for arm in found.arms]))
+    joules = energy_unit("J", _exponent([one.joules_per_round.mean for one in _metered(found) if one.joules_per_round]))
+    return Table(
+        caption=f"{found.study}: measured energy of this machine beside modelled energy of the clients, per round",
+        columns=(
+            "Arm",
+            f"{energy_name(found, 'Uplink energy')} ({modelled.name})",
+            f"This machine, measured ({joules.name})",
+            "Of",
+            "Rounds measured",
+            "Method",
+        ),
+        rows=tuple(_measured_line(arm, one, modelled, joules) for arm in found.arms for one in arm.measured),
+        notes=(
+            "Modelled: what the devices of the study would spend on their replies. Measured: what the machine that "
+            "simulates them took for the round, with training, evaluation and whatever else ran on it. One is no "
+            "check of the other, and they are never added.",
+            *dict.fromkeys(f"{one.method}: {one.note}." for one in _metered(found) if one.note),
+        ),
+    )
+
+
+def metered(parts: Iterable[Part]) -> tuple[str, ...]:
+    """A line for each reading of a whole run.
+
+    Example:
+        >>> from joulewise.meters import Reading
+        >>> reading = Reading(
+        ...     joules=1234.0, basis="measured", domains=("package-0",), window_s=61.0, method="powercap", note="two")
+        >>> metered([Part(started="2026-01-31T12:00:00Z", jobs=2, rows=40, readings=(reading,))])
+        ('40 rows from 2026-01-31T12:00:00Z on, powercap: measured 1.23 kJ of package-0 in 61.0 s (two)',)
+    """
+    return tuple(_metered_line(part, reading) for part in parts for reading in part.readings)
+
+
+def _metered_line(part: Part, reading: Reading) -> str:
+    what = f"{counted(part.rows, 'row')} from {part.started} on, {reading.method}"
+    note = f" ({reading.note})" if reading.note else ""
+    if reading.joules is None:
+        return f"{what}: unavailable{note}"
+    scale = energy_unit("J", _exponent([reading.joules]))
+    energy = f"{number(reading.joules / scale.divisor)} {scale.name}"
+    return f"{what}: {reading.basis} {energy} of {', '.join(reading.domains)} in {number(reading.window_s)} s{note}"
+
+
+def _metered(found: Summary) -> list[Measured]:
+    return [one for arm in found.arms for one in arm.measured]
+
+
+def _measured_line(arm: Arm, one: Measured, modelled: Scale, joules: Scale) -> tuple[str, ...]:
+    known = one.joules_per_round is not None
+    return (
+        arm.name,
+        number(arm.energy_per_round / modelled.divisor),
+        scaled(one.joules_per_round, joules) if one.joules_per_round else "unavailable",
+        ", ".join(one.domains) if known else NONE,
+        f"{one.rounds} of {one.of}",
+        one.method if one.basis != "assumed" else f"{one.method} (assumed)",
     )
 
 

@@ -22,7 +22,6 @@ from joulewise.flower.app import Arm, Arrays, Compute, Engine, RoundOutcome
 from joulewise.meters import Meter, Reading, noted
 from joulewise.results import Origin, Row, Timing
 
-
 SET_UP = "this window also holds setting up the federation: loading data and building the model"
 
 
