@@ -389,6 +389,22 @@ def test_a_battery_that_does_not_discharge_is_refused(tree, clock, status):
     assert f"its status is {status}" in reading.note
 
 
+def test_of_two_batteries_one_may_rest_while_the_other_discharges(tree, clock):
+    laptop = tree("laptop")
+    second = laptop["power_supply/BAT1"]
+    second.mkdir()
+    for name in ("type", "present", "uevent"):
+        (second / name).write_text(laptop[f"power_supply/BAT0/{name}"].read_text())
+    laptop.uevent("BAT1", NAME="BAT1", STATUS="Not charging", ENERGY_NOW=20_000_000)
+    meter = the_meter(battery, laptop, clock)
+    reading = window(meter, clock, 900.0, lambda: laptop.uevent("BAT0", ENERGY_NOW=30_250_000))
+    assert (reading.joules, reading.domains) == (pytest.approx(3600.0), ("BAT0",))
+    assert "BAT1 stood still and is left out" in reading.note
+    laptop.uevent("BAT0", STATUS="Full")
+    assert "BAT0 does not discharge" in meter.fault()
+    assert "BAT1 does not discharge" in meter.fault()
+
+
 def test_a_charger_that_is_plugged_in_an_open_window_spoils_it(tree, clock):
     laptop = tree("laptop")
     meter = the_meter(battery, laptop, clock)

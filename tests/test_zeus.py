@@ -124,11 +124,17 @@ def test_zeus_is_found_where_it_is_installed_and_leaves_packages_to_powercap(ins
     assert [one.domains for one in survey() if one.name == "zeus"] == [("gpu0",)]
 
 
-@pytest.mark.parametrize("make", [lambda **_: ZeusMonitor(), lambda **_: 1 / 0])
-def test_zeus_without_a_gpu_or_with_a_broken_driver_is_no_meter(installed, make):
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda **_: ZeusMonitor(), zeus.EMPTY),
+        (lambda **_: 1 / 0, "Zeus could not start: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_zeus_without_a_gpu_or_with_a_broken_driver_is_no_meter(installed, make, why):
     installed(make)
     assert "zeus" not in [meter.name for meter in find_meters()]
-    assert [(one.readable, one.note) for one in survey() if one.name == "zeus"] == [(False, zeus.EMPTY)]
+    assert [(one.readable, one.note) for one in survey() if one.name == "zeus"] == [(False, why)]
 
 
 def test_zeus_that_is_not_installed_names_its_line(monkeypatch, tmp_path):
