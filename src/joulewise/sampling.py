@@ -236,12 +236,12 @@ def _gap(closed: Closed, sensors: Sensors) -> str:
 # ---------------------------------------------------------------- files
 
 
-def number(path: Path, denied: str) -> float | Fault:
+def number(path: Path, denied: str = "") -> float | Fault:
     """The whole number in a file of the sensor tree.
 
     Args:
         path: the file.
-        denied: what to do where the file may not be read.
+        denied: what to say where the file may not be read; as a rule, the command that lets everybody read it.
     """
     found = text(path, denied)
     if isinstance(found, Fault):
@@ -252,12 +252,12 @@ def number(path: Path, denied: str) -> float | Fault:
         return Fault(f"{path} holds {found[:40]!r}, expected a whole number")
 
 
-def text(path: Path, denied: str = "run as a user who may") -> str | Fault:
+def text(path: Path, denied: str = "") -> str | Fault:
     """The text in a file of the sensor tree, without spaces around it."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except PermissionError:
-        return Fault(f"{path} may not be read: {denied}")
+        return Fault(denied or f"{path} may not be read: sudo chmod a+r {path}, or run as a user who may")
     except FileNotFoundError:
         return Fault(f"{path} is not there")
     except OSError as error:
