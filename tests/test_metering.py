@@ -341,7 +341,7 @@ def test_run_meters_itself_and_shows_it(joule, on, tmp_path, laptop, monkeypatch
     # A counter that moves by 100 uJ whenever it is read.
     laptop.set(PACKAGE, 0)
     monkeypatch.setattr(
-        powercap, "number", lambda path, hint: next(count) * 100 if path.name == "energy_uj" else read(path, hint)
+        powercap, "number", lambda path, hint="": next(count) * 100 if path.name == "energy_uj" else read(path, hint)
     )
     code, out, err = joule("run", "small.toml")
     assert code == 0
