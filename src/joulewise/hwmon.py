@@ -40,8 +40,8 @@ class Rails:
 
     @property
     def name(self) -> str:
-        """``ina3221``, and the rail."""
-        return f"{NAME}:{self.rail.label}"
+        """``ina3221`` for the whole board, else with the rail, as ``ina3221:VDD_CPU_CV``."""
+        return NAME if self.whole else f"{NAME}:{self.rail.label}"
 
     @property
     def method(self) -> str:
