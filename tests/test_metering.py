@@ -14,7 +14,7 @@ from fake_federation import federate
 from sensor_tree import Clock, SensorTree
 from synthetic_rows import study_rows
 
-from joulewise import battery, cli, cli_meters, metering, meters, powercap, report, results, runs, tables, task
+from joulewise import battery, cli, cli_meters, metering, meters, powercap, report, results, runs, tables
 from joulewise.errors import DataError, OutputError
 from joulewise.ledger import total
 from joulewise.meters import Reading
@@ -91,10 +91,10 @@ def test_each_row_holds_what_its_round_took_and_nothing_of_what_came_between(stu
     first = [row for row in rows if row.round == 1]
     assert [row.measured[0].joules for row in first] == pytest.approx([5.0] * 4)
     assert all(len(row.measured) == 1 and row.measured[0].method == package.method for row in rows)
-    assert all(task.SET_UP in row.measured[0].note for row in first)
+    assert all(results.SET_UP in row.measured[0].note for row in first)
     # After its first row the federation goes on: what it does before the next round is that round's.
     assert [row.measured[0].joules for row in rows if row.round > 1] == pytest.approx([705.0] * 8)
-    assert not any(task.SET_UP in row.measured[0].note for row in rows if row.round > 1)
+    assert not any(results.SET_UP in row.measured[0].note for row in rows if row.round > 1)
     assert {row.measured[0].domains for row in rows} == {("package-0",)}
     assert not (tmp_path / "x" / metering.FILE_NAME).exists()
 
@@ -254,6 +254,28 @@ def test_rounds_without_a_reading_are_counted_and_nothing_is_put_in_their_place(
     assert "powercap: package-0 stood still for 2 s." in table.notes
 
 
+def test_a_window_that_also_holds_setting_up_is_no_round():
+    rows = [
+        row if row.round > 1 else msgspec.structs.replace(row, measured=(reading(5000.0, note=f"{results.SET_UP}; x"),))
+        for row in metered_rows()
+    ]
+    table = tables.table(rows)[1]
+    assert {row[2:5] for row in table.rows} == {("11.0 ± 2.5", "package-0", "9 of 12")}
+    alone = tables.table([row for row in rows if row.round == 1])[1]
+    assert {row[2:5] for row in alone.rows} == {("unavailable", tables.NONE, "0 of 3")}
+
+
+def test_notes_are_shown_once_and_not_without_end():
+    rows = metered_rows()
+    rows = [
+        msgspec.structs.replace(row, measured=(reading(1.0, note=f"short; number {place}"),))
+        for place, row in enumerate(rows)
+    ]
+    (line,) = [note for note in tables.table(rows)[1].notes if note.startswith("powercap")]
+    assert line.count("short") == 1
+    assert line.endswith(f"number 4; and {len(rows) + 1 - tables.SHOWN_NOTES} more in the rows.")
+
+
 def test_nothing_measured_at_all_says_unavailable():
     table = tables.table(metered_rows(lambda _: None))[1]
     assert {row[2] for row in table.rows} == {"unavailable"}
@@ -319,7 +341,7 @@ def test_meters_reads_for_a_while_and_invents_nothing(joule, on, laptop):
     on(laptop)
     out = joule("meters", "--seconds", "0.01")[1]
     assert f"{powercap.find(laptop.root)[0].method}: unavailable" in out
-    assert "package-0 stood still for 0.0" in out
+    assert "package-0 stood still in the whole window" in out
     empty = SensorTree(laptop.root.parent / "empty", "virtual-machine")
     on(empty)
     assert "nothing can be read: no number is given, for none was measured" in joule("meters", "--seconds", "0.01")[1]

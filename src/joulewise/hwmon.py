@@ -72,7 +72,7 @@ class Rails:
         """Whether the rail is the whole board, and whether it ever moved."""
         part = "" if self.whole else "one rail of several; rails may feed each other, so they are not added"
         if closed.constant and closed.samples >= STUCK_SAMPLES:
-            return f"all {closed.samples} samples were the same: the sensor may be stuck" + (part and f"; {part}")
+            return "every sample was the same: the sensor may be stuck" + (part and f"; {part}")
         return part
 
 

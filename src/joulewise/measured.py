@@ -9,8 +9,7 @@ import msgspec
 
 from joulewise.meters import Reading
 from joulewise.pareto import Interval, interval
-from joulewise.readings import joined
-from joulewise.results import Row
+from joulewise.results import SET_UP, Row
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,10 +19,10 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         method: the meter, and how it measures.
         domains: what the energy is of; empty where nothing was measured.
         basis: of the readings; ``unavailable`` where nothing was measured.
-        joules_per_round: mean over a seed's rounds that have a reading; its interval is over seeds.
-        rounds: rounds that have a reading.
+        joules_per_round: mean over the rounds of a seed that are measured; its interval is over seeds.
+        rounds: rounds that are measured: those that have a reading, less those whose window holds setting up, too.
         of: rounds of the arm.
-        note: what its readings say, each thing once.
+        notes: what its readings say, each thing once.
     """
 
     method: str
@@ -32,13 +31,13 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     joules_per_round: Interval | None
     rounds: int
     of: int
-    note: str
+    notes: tuple[str, ...]
 
 
 def measured(rows: Sequence[Row]) -> tuple[Measured, ...]:
     """What was measured in the rows of one arm: a record for each meter and set of domains.
 
-    Rounds without a reading are counted and left out: nothing is put in their place.
+    Rounds without a reading, or with a window that also holds setting up, are left out: nothing is put in their place.
     """
     kinds: dict[tuple[str, tuple[str, ...], str], list[tuple[int, Reading]]] = {}
     for row in rows:
@@ -50,7 +49,7 @@ def measured(rows: Sequence[Row]) -> tuple[Measured, ...]:
 def _measured(found: Sequence[tuple[int, Reading]], rows: int) -> Measured:
     by_seed: dict[int, list[float]] = {}
     for seed, reading in found:
-        if reading.joules is not None:
+        if reading.joules is not None and SET_UP not in reading.note:
             by_seed.setdefault(seed, []).append(reading.joules)
     means = [math.fsum(joules) / len(joules) for joules in by_seed.values()]
     first = found[0][1]
@@ -61,5 +60,5 @@ def _measured(found: Sequence[tuple[int, Reading]], rows: int) -> Measured:
         joules_per_round=interval(means) if means else None,
         rounds=sum(map(len, by_seed.values())),
         of=rows,
-        note=joined(reading.note for _, reading in found),
+        notes=tuple(dict.fromkeys(note for _, reading in found for note in reading.note.split("; ") if note)),
     )

@@ -29,6 +29,8 @@ if sys.platform != "win32":  # without file locks, one process at a time may wri
     import fcntl
 
 FILE_NAME = "rows.jsonl"
+SET_UP = "this window also holds setting up the federation: loading data and building the model"
+"""Note of the first reading of an arm and seed, and of the first after it was gone on with."""
 
 Setting = bool | int | float | str | None
 

@@ -25,6 +25,7 @@ RELATIVE = {
     9: "billion relative units",
 }
 NONE = "–"
+SHOWN_NOTES = 6
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -126,8 +127,8 @@ def measured(found: Summary) -> Table | None:
         notes=(
             "Modelled: what the devices of the study would spend on their replies. Measured: what the machine that "
             "simulates them took for the round, with training, evaluation and whatever else ran on it. One is no "
-            "check of the other, and they are never added.",
-            *dict.fromkeys(f"{one.method}: {one.note}." for one in _metered(found) if one.note),
+            "check of the other, and they are never added. Rounds whose window also holds setting up are not counted.",
+            *_remarks(_metered(found)),
         ),
     )
 
@@ -157,6 +158,18 @@ def _metered_line(part: Part, reading: Reading) -> str:
 
 def _metered(found: Summary) -> list[Measured]:
     return [one for arm in found.arms for one in arm.measured]
+
+
+def _remarks(every: Sequence[Measured]) -> list[str]:
+    """What the readings of each method say, each thing once, and not more than a reader reads."""
+    said: dict[str, dict[str, None]] = {}
+    for one in every:
+        said.setdefault(one.method, {}).update(dict.fromkeys(one.notes))
+    lines = []
+    for method, notes in said.items():
+        more = f"; and {len(notes) - SHOWN_NOTES} more in the rows" if len(notes) > SHOWN_NOTES else ""
+        lines += [f"{method}: {'; '.join(list(notes)[:SHOWN_NOTES])}{more}."] if notes else []
+    return lines
 
 
 def _measured_line(arm: Arm, one: Measured, modelled: Scale, joules: Scale) -> tuple[str, ...]:

@@ -20,9 +20,7 @@ from joulewise import checkpoints, labels, results
 from joulewise.errors import OutputError, UpdateError
 from joulewise.flower.app import Arm, Arrays, Compute, Engine, RoundOutcome
 from joulewise.meters import Meter, Reading, noted
-from joulewise.results import Origin, Row, Timing
-
-SET_UP = "this window also holds setting up the federation: loading data and building the model"
+from joulewise.results import SET_UP, Origin, Row, Timing
 
 
 class Federate(Protocol):
