@@ -12,6 +12,7 @@ JoulewiseError
 ├── ComputeError    a processor that this machine does not have
 ├── StudyError      a study file that is wrong
 ├── OutputError     an output folder or a row file that cannot be used
+├── MeterError      a window of a meter that is used wrongly
 ├── FederationError a federation that cannot go on
 └── MissingExtra    an optional part that is not installed
 """
@@ -63,6 +64,10 @@ class StudyError(JoulewiseError, ValueError):
 
 class OutputError(JoulewiseError, OSError):
     """An output folder or a row file cannot be used."""
+
+
+class MeterError(JoulewiseError, ValueError):
+    """A window is closed by another meter than the one that opened it, or a window has no length."""
 
 
 class FederationError(JoulewiseError, RuntimeError):
