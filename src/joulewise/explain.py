@@ -1,0 +1,305 @@
+"""Where the joules of an update go on a device, and whether it is worth weighing coordinates by price there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from joulewise.costs import Costs
+from joulewise.devices import Device, Unit, describe
+from joulewise.errors import CostError, UpdateError
+from joulewise.layout import Kind, Layout, Tensor, Vector
+from joulewise.ledger import Charge, downlink_charge
+from joulewise.prices import Boundary, price
+from joulewise.ranking import first_not_finite
+from joulewise.rules import CWMP, Density, Projection, TopK
+from joulewise.saving import Kept, Laplace, Prediction, Recorded, Weighed, price_ratio
+from joulewise.select import checked_vector, not_finite, select
+from joulewise.tensorwise import Floats, PerTensor, bits_of
+from joulewise.verdict import Change, Verdict, changes, judge
+
+Law = Literal["laplace", "update"]
+"""What magnitudes were taken from: one Laplace law for all tensors, or a recorded update."""
+
+RULES: tuple[Weighed, ...] = (CWMP(), Projection())
+
+
+class PriceShare(msgspec.Struct, frozen=True):
+    """How many parameters cost `price` each; `share` is of all parameters of the model."""
+
+    price: float
+    parameters: int
+    share: float
+
+
+class Part(msgspec.Struct, frozen=True):
+    """The tensors of one kind, or all of them.
+
+    Args:
+        kind: of the tensors, or ``total``.
+        tensors: how many.
+        parameters: in these tensors.
+        share: of all parameters.
+        kept: how many of them TopK keeps.
+        energy: what keeping those costs.
+        mean_price: of keeping one coordinate, over all parameters of the part.
+        terms: what the mean price is made of, by name.
+        kept_terms: what the energy is made of, by name.
+        prices: how many parameters cost what, the cheapest first.
+    """
+
+    kind: Kind | Literal["total"]
+    tensors: int
+    parameters: int
+    share: float
+    kept: float
+    energy: float
+    mean_price: float
+    terms: dict[str, float]
+    kept_terms: dict[str, float]
+    prices: tuple[PriceShare, ...]
+
+
+class DenseUpload(msgspec.Struct, frozen=True):
+    """Sending every value, without positions, framing or buffers.
+
+    Args:
+        bits: value bits of all parameters.
+        marginal_j: what those bits add on the link.
+        with_base_power_j: with the device's base power while they are sent; None where it is not known.
+    """
+
+    bits: float
+    marginal_j: float
+    with_base_power_j: float | None
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the joules go, and what follows.
+
+    Args:
+        device: its name.
+        unit: of every energy here, ``J`` or ``relative``.
+        boundary: what prices take in.
+        density: share of all coordinates that TopK keeps.
+        law: what magnitudes were taken from.
+        parameters: in the flat vector; tensors that are never sent are not among them.
+        never_sent: parameters of tensors that stay on the client.
+        kinds: one part per kind of tensor.
+        total: all of them.
+        contrast: largest price over smallest.
+        price_ratio: price at the 95 % point over that at the 5 % point, of the coordinates that TopK keeps.
+        fixed: energy once per reply, whatever is kept.
+        dense: sending everything; None where the device has no link.
+        round: charges of one round in which TopK keeps `density`.
+        addressable: share of that round that the choice of coordinates touches; None without joules.
+        topk: what TopK keeps.
+        predictions: what each rule saves over TopK.
+        verdict: what follows, and why.
+        changes: what would change it.
+        notes: what a reader of the figures should know.
+    """
+
+    device: str
+    unit: Unit
+    boundary: str
+    density: float
+    law: Law
+    parameters: int
+    never_sent: int
+    kinds: tuple[Part, ...]
+    total: Part
+    contrast: float
+    price_ratio: float
+    fixed: float
+    dense: DenseUpload | None
+    round: tuple[Charge, ...]
+    addressable: float | None
+    topk: Kept
+    predictions: tuple[Prediction, ...]
+    verdict: Verdict
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+
+def explain(  # noqa: PLR0913 (the parts of one question, by name)
+    layout: Layout,
+    device: Device,
+    density: float = 0.01,
+    value_bits: PerTensor = 32,
+    update: Any = None,
+    *,
+    rules: Sequence[Weighed] = RULES,
+    boundary: Boundary = "radio",
+) -> Explanation:
+    """Say where the joules of an update go, and what weighing by price would save.
+
+    Prices are those of `price` at the density that TopK gives each tensor: the same for all under the typical
+    law, each tensor's own with an `update`. The saving of a rule is ``1 - E / E_topk``: E is what the rule
+    spends, E_topk what TopK spends to keep the same mass, in the norm that the rule maximises.
+
+    Args:
+        layout: the model's tensors.
+        device: whose prices.
+        density: share of all coordinates that is kept, above 0 and at most 1.
+        value_bits: bits of an encoded value: one number, or numbers by tensor name or pattern.
+        update: float32[n], one recorded update; without it every tensor's coordinates follow the same Laplace
+            law.
+        rules: which rules to hold against TopK.
+        boundary: what prices take in, as in `price`.
+
+    Raises:
+        CostError: an argument is out of range, does not fit the layout, or keeps nothing.
+        UpdateError: the update has another length, holds NaN or infinity, or is zero everywhere.
+
+    Example:
+        >>> from joulewise.devices import load_device
+        >>> layout = Layout.of({"conv.weight": np.ones((8, 4, 3, 3)), "fc.weight": np.ones((10, 32))})
+        >>> found = explain(layout, load_device("phone-lte-2021"), density=0.1)
+        >>> found.contrast, found.verdict.answer
+        (1.0, 'does not matter')
+        >>> explain(layout, load_device("synthetic-kind-10"), density=0.1).verdict.answer
+        'matters'
+    """
+    _check(layout, density)
+    bits = bits_of("value_bits", value_bits, layout)
+    if update is None:
+        costs = price(layout, device, bits, density, boundary=boundary)
+        source: Laplace | Recorded = Laplace(costs, density)
+    else:
+        source = _recorded(checked_vector(update, layout, "update"), layout, device, density, bits, boundary)
+        costs = source.costs
+    predictions = tuple(source.predict(rule) for rule in rules)
+    charges = _round(costs, device, source.topk.energy)
+    addressable = _addressable(charges) if costs.unit == "J" else None
+    ratio = price_ratio(costs.per_kept, source.topk_counts)
+    return Explanation(
+        device=device.name,
+        unit=costs.unit,
+        boundary=costs.boundary,
+        density=density,
+        law="laplace" if update is None else "update",
+        parameters=layout.n,
+        never_sent=sum(tensor.size for tensor in layout.locals),
+        kinds=tuple(_parts(costs, source.topk_counts)),
+        total=_part("total", np.ones(len(layout.tensors), dtype=bool), costs, source.topk_counts),
+        contrast=costs.contrast,
+        price_ratio=ratio,
+        fixed=costs.fixed,
+        dense=_dense(layout, device, bits),
+        round=charges,
+        addressable=addressable,
+        topk=source.topk,
+        predictions=predictions,
+        verdict=judge(predictions, ratio, addressable),
+        changes=changes(costs, device, density, bits),
+        notes=tuple(_notes(costs, device)),
+    )
+
+
+def _check(layout: Layout, density: float) -> None:
+    if not 0 < density <= 1:
+        raise CostError(f"density is {density}, expected a share above 0 and at most 1")
+    if not layout.n:
+        raise CostError("the model has no float parameters to send, so there is nothing to price; check its tensors")
+    if Density(density).count(layout.n) < 1:
+        raise CostError(f"density {density} of {layout.n} parameters keeps nothing; take at least {1 / layout.n:.2g}")
+
+
+def _recorded(
+    update: Vector, layout: Layout, device: Device, density: float, bits: Floats, boundary: Boundary
+) -> Recorded:
+    bad = first_not_finite(update)
+    if bad is not None:
+        raise not_finite(bad, layout)
+    if not update.any():
+        raise UpdateError("the update is zero everywhere, so there is nothing to select; record one after training")
+    flat = Costs.of(1.0, layout, unit="relative")
+    counts = layout.counts(select(update, flat, TopK(), Density(density)).indices)
+    # Half a coordinate where TopK keeps none: what the first one there would cost.
+    own = np.maximum(counts, 0.5) / np.maximum(layout.sizes, 1)
+    costs = price(layout, device, bits, own, boundary=boundary)
+    return Recorded(costs, update, Density(density).count(layout.n))
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _parts(costs: Costs, counts: Floats) -> Iterator[Part]:
+    kinds = [tensor.kind for tensor in costs.layout.tensors]
+    for kind in dict.fromkeys(kinds):
+        yield _part(kind, np.array([each == kind for each in kinds]), costs, counts)
+
+
+def _part(kind: Kind | Literal["total"], chosen: Any, costs: Costs, counts: Floats) -> Part:
+    sizes, prices = costs.layout.sizes[chosen], costs.per_kept[chosen]
+    size = int(sizes.sum())
+    return Part(
+        kind,
+        int(np.count_nonzero(chosen)),
+        size,
+        size / costs.layout.n,
+        float(counts[chosen].sum()),
+        float(counts[chosen] @ prices),
+        float(sizes @ prices) / max(size, 1),
+        {term.name: float(sizes @ term.per_kept[chosen]) / max(size, 1) for term in costs.terms},
+        {term.name: float(counts[chosen] @ term.per_kept[chosen]) for term in costs.terms},
+        tuple(_price_shares(prices, sizes, costs.layout.n)),
+    )
+
+
+def _price_shares(prices: Floats, sizes: Any, n: int) -> Iterator[PriceShare]:
+    pairs = sorted(zip(prices.tolist(), sizes.tolist(), strict=True))
+    for value, group in groupby(pairs, key=lambda pair: pair[0]):
+        count = sum(size for _, size in group)
+        yield PriceShare(value, count, count / n)
+
+
+# ---------------------------------------------------------------- the round around it
+
+
+def _dense(layout: Layout, device: Device, bits: Floats) -> DenseUpload | None:
+    if device.link is None:
+        return None
+    link, values = device.link, float(layout.sizes @ bits)
+    marginal = values * link.up.marginal.si
+    if link.base_power is None or link.up.goodput is None:
+        return DenseUpload(values, marginal, None)
+    return DenseUpload(values, marginal, marginal + values * link.base_power.si / link.up.goodput.si)
+
+
+def _round(costs: Costs, device: Device, kept: float) -> tuple[Charge, ...]:
+    """What the client pays for, as far as the profile prices it; local training is not in it."""
+    whole, model = _bytes_of(costs.layout.wholes), _bytes_of((*costs.layout.tensors, *costs.layout.wholes))
+    if costs.unit != "J":
+        return (Charge("kept", kept, costs.unit, "modelled"),)
+    return (
+        Charge("kept", kept, "J", "modelled"),
+        Charge("whole", whole * 8 * float(costs.per_bit.max(initial=0.0)), "J", "modelled", whole),
+        Charge("fixed", costs.fixed, "J", "modelled"),
+        *(downlink_charge(model, device) if costs.boundary != "memory" else ()),
+    )
+
+
+def _bytes_of(tensors: Sequence[Tensor]) -> int:
+    # NumPy does not know bfloat16, which has two bytes.
+    return sum(t.size * (2 if t.dtype == "bfloat16" else np.dtype(t.dtype).itemsize) for t in tensors)
+
+
+def _addressable(charges: Sequence[Charge]) -> float:
+    whole = sum(charge.energy for charge in charges)
+    return sum(charge.energy for charge in charges if charge.term == "kept") / whole
+
+
+def _notes(costs: Costs, device: Device) -> Iterator[str]:
+    assumed = [entry.path for entry in (costs.origins or describe(device)) if entry.kind == "assumed"]
+    if assumed:
+        yield f"assumed, not measured: {', '.join(assumed)}"
+    if costs.unit == "relative":
+        yield "relative prices: they compare tensors and are no joules"
+    elif costs.boundary != "memory":
+        yield "local training is not priced, so the addressable share is an upper bound"

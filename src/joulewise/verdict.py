@@ -1,0 +1,164 @@
+"""Whether weighing by price is worth it, in plain words, and what would change the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from joulewise.costs import Costs
+from joulewise.devices import Device
+from joulewise.layout import Layout
+from joulewise.prices import index_bits
+from joulewise.rules import CWMP, Projection
+from joulewise.saving import Laplace, Prediction
+from joulewise.tensorwise import Floats
+
+Answer = Literal["does not matter", "matters little", "matters"]
+
+# Below the first a saving drowns in what differs between two rounds; from the second on it shows in a figure.
+NOTICEABLE, CLEAR = 0.01, 0.05
+NARROW_BITS = 8.0
+CHEAPER_LINK = 0.1
+RECEIVERS = 10
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What follows from the prices.
+
+    Args:
+        answer: in three words at most.
+        saving: largest predicted saving at equal energy, as a share of what keeping coordinates costs.
+        rule: that saves it.
+        round_saving: the same as a share of the round, where that is known.
+        text: the answer and its reasons, in sentences.
+    """
+
+    answer: Answer
+    saving: float
+    rule: str
+    round_saving: float | None
+    text: str
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Something that would make prices differ.
+
+    Args:
+        what: in words.
+        saving: largest predicted saving at equal energy then, under the typical law; None where it was not
+            computed.
+    """
+
+    what: str
+    saving: float | None = None
+
+
+def judge(predictions: Sequence[Prediction], ratio: float, addressable: float | None) -> Verdict:
+    """Turn predicted savings and the weighted price ratio into an answer.
+
+    Args:
+        predictions: of the rules that weigh by price; at least one.
+        ratio: of prices, at the 95 % point over the 5 % point of what TopK keeps.
+        addressable: share of a round's energy that the choice of coordinates touches.
+    """
+    best = max(predictions, key=lambda each: each.equal_energy.saving)
+    saving = best.equal_energy.saving
+    answer: Answer = "does not matter" if saving < NOTICEABLE else "matters" if saving >= CLEAR else "matters little"
+    of_round = None if addressable is None else saving * addressable
+    text = " ".join((_opening(answer, best), _spread(ratio, best), *_caveat(saving, of_round), _advice(answer, best)))
+    return Verdict(answer, saving, best.rule, of_round, text)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as a percentage, without a minus sign on nothing.
+
+    Example:
+        >>> percent(0.1234), percent(-1e-9), percent(0.99914, digits=2)
+        ('12.3 %', '0.0 %', '99.91 %')
+    """
+    return f"{round(100 * share, digits) + 0.0:.{digits}f} %"
+
+
+def _opening(answer: Answer, best: Prediction) -> str:
+    saved = f"{percent(best.equal_energy.saving)} of what TopK pays to keep the same mass"
+    if answer == "does not matter":
+        return f"Weighing by price does not matter here: the best rule saves {saved}."
+    return f"Weighing by price {answer} here: {best.rule} saves {saved}."
+
+
+def _spread(ratio: float, best: Prediction) -> str:
+    return (
+        f"Among the coordinates that TopK keeps, nine in ten have prices within a factor of {ratio:.3f}, and "
+        f"{best.rule} at equal count keeps {percent(best.overlap, digits=2)} of them too."
+    )
+
+
+def _caveat(saving: float, of_round: float | None) -> tuple[str, ...]:
+    if of_round is None or saving < NOTICEABLE:
+        return ()
+    but = "Yet of" if of_round < NOTICEABLE else "Of"
+    return (f"{but} the whole round as priced that is {percent(of_round)}.",)
+
+
+def _advice(answer: Answer, best: Prediction) -> str:
+    return {
+        "does not matter": "Use TopK.",
+        "matters little": f"TopK is simpler; {best.rule} does no harm.",
+        "matters": f"Use {best.rule}.",
+    }[answer]
+
+
+# ---------------------------------------------------------------- what would change it
+
+
+def changes(costs: Costs, device: Device, density: float, value_bits: Floats) -> tuple[Change, ...]:
+    """What would make prices differ, with the predicted saving where it can be computed from the profile.
+
+    The largest tensors, up to half of the parameters, are changed; the others stay as they are.
+    """
+    chosen = _largest_half(costs.layout)
+    if costs.unit == "relative" or not chosen.any() or chosen.all():
+        return ()
+    narrow = costs.at_bits(np.where(chosen, np.minimum(value_bits, NARROW_BITS), value_bits) + index_bits(density))
+    half = "one half of the parameters"
+    return (
+        Change(f"{NARROW_BITS:.0f}-bit values in {half}", _saving(narrow, density)),
+        *_link_changes(costs, device, chosen, density),
+        Change("weights of some tensors in flash and of others in RAM"),
+        Change("clients on different links or batteries: give each its own budget in joules"),
+    )
+
+
+def _link_changes(costs: Costs, device: Device, chosen: npt.NDArray[np.bool_], density: float) -> tuple[Change, ...]:
+    if not costs.per_bit.any():
+        return ()
+    cheap = np.where(chosen, (CHEAPER_LINK - 1.0) * costs.per_bit * costs.bits_per_kept, 0.0)
+    found = [Change("one half over a link that takes a tenth per bit", _saving(_shifted(costs, cheap), density))]
+    if device.link is not None and device.link.down is not None:
+        received = RECEIVERS * device.link.down.marginal.si * costs.bits_per_kept
+        fanned = _saving(_shifted(costs, np.where(chosen, received, 0.0)), density)
+        found.append(Change(f"one half is sent on to {RECEIVERS} clients, who pay for receiving it", fanned))
+    return tuple(found)
+
+
+def _shifted(costs: Costs, more: Floats) -> Costs:
+    return replace(costs, per_kept=costs.per_kept + more)
+
+
+def _saving(costs: Costs, density: float) -> float:
+    law = Laplace(costs, density)
+    return max(law.predict(rule).equal_energy.saving for rule in (CWMP(), Projection()))
+
+
+def _largest_half(layout: Layout) -> npt.NDArray[np.bool_]:
+    """The largest tensors, together at most half of all parameters, or the largest one."""
+    order = np.argsort(-layout.sizes, kind="stable")
+    chosen = np.zeros(len(layout.tensors), dtype=bool)
+    chosen[order] = np.cumsum(layout.sizes[order]) <= layout.n / 2
+    chosen[order[:1]] = True
+    return chosen
