@@ -94,6 +94,7 @@ def _study(found: Summary, number: int, charts: Charts) -> str:
         _every_arm(found),
         _frontier(found, number, charts),
         _curves(found, number),
+        _split(found),
         _comparison(found),
     )
     return f'<section id="study-{number}">{"".join(part for part in parts if part)}</section>'
@@ -191,6 +192,11 @@ def _curves(found: Summary, number: int) -> str:
         f"<figcaption>{escape(words)}</figcaption></figure>"
         f"<details><summary>Numbers of these curves</summary>{_table(tables.progress(found))}</details>"
     )
+
+
+def _split(found: Summary) -> str:
+    table = tables.split(found)
+    return "" if table is None else f"<h3>Where the energy went</h3>{_table(table)}"
 
 
 def _comparison(found: Summary) -> str:

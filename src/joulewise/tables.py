@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from joulewise.devices import Unit
+from joulewise.ledger import TERMS
 from joulewise.pareto import SEEDS_FOR_A_CLAIM, Interval
 from joulewise.results import Row
 from joulewise.summary import Arm, Comparison, Summary, summary
@@ -72,6 +73,42 @@ def tabulate(found: Summary) -> Table:
         ),
         rows=tuple(_line(arm, energy, up, down) for arm in found.arms),
         notes=_notes(found),
+    )
+
+
+def split(found: Summary) -> Table | None:
+    """Where the energy of each arm went, by term of the ledger; None where none was recorded."""
+    terms = [term for term in TERMS if any(arm.by_term.get(term) for arm in found.arms)]
+    terms += sorted({term for arm in found.arms for term, energy in arm.by_term.items() if energy} - set(TERMS))
+    if not terms:
+        return None
+    scale = energy_unit(found.unit, _exponent([energy for arm in found.arms for energy in arm.by_term.values()]))
+    up, down = ([getattr(run, f"bytes_{way}") for arm in found.arms for run in arm.runs] for way in ("up", "down"))
+    sizes = bytes_scale(up), bytes_scale(down)
+    return Table(
+        caption=f"{found.study}: where the energy went, by term of the ledger",
+        columns=(
+            "Arm",
+            *(f"{term.replace('_', ' ').capitalize()} ({scale.name})" for term in terms),
+            "A mask can touch (%)",
+            f"Bytes up ({sizes[0].name})",
+            f"Bytes down ({sizes[1].name})",
+        ),
+        rows=tuple(_split_line(arm, terms, scale, sizes) for arm in found.arms),
+        notes=(
+            "Modelled energy, in totals over all rounds and clients, the mean over seeds. A mask can touch header, "
+            "kept and what depends on them; no choice of coordinates saves more than that share.",
+        ),
+    )
+
+
+def _split_line(arm: Arm, terms: Sequence[str], scale: Scale, sizes: tuple[Scale, Scale]) -> tuple[str, ...]:
+    ways = [sum(getattr(run, f"bytes_{way}") for run in arm.runs) / len(arm.runs) for way in ("up", "down")]
+    return (
+        arm.name,
+        *(number(arm.by_term[term] / scale.divisor) if term in arm.by_term else NONE for term in terms),
+        NONE if arm.addressable is None else number(100 * arm.addressable),
+        *(number(way / size.divisor) for way, size in zip(ways, sizes, strict=True)),
     )
 
 
