@@ -46,6 +46,10 @@ def explain(  # noqa: PLR0913 (a parameter is an option of the command)
     boundary: Annotated[
         Literal["radio", "device", "memory"], Option(help="What prices take in: see the documentation of price.")
     ] = "radio",
+    macs: Annotated[
+        float | None,
+        Option(min=0, metavar="N", help="Multiply-accumulates of local training in a round.", show_default=False),
+    ] = None,
     classes: Annotated[int, Option(min=1, metavar="N", help="Classes of a built-in model.")] = 10,
     image: Annotated[str, Option(metavar="CxHxW", help="Images of a built-in model.")] = "3x32x32",
     json: Annotated[bool, Option("--json", help="Print the record alone, as JSON.")] = False,
@@ -67,7 +71,7 @@ def explain(  # noqa: PLR0913 (a parameter is an option of the command)
     priced = load_device(device)
     layout = load_layout(model, images)
     recorded = None if update is None else load_update(update, layout)
-    found = explanation.explain(layout, priced, density, bits, recorded, boundary=boundary)
+    found = explanation.explain(layout, priced, density, bits, recorded, boundary=boundary, multiply_accumulates=macs)
     if figure is not None:
         from joulewise import explain_figure
 

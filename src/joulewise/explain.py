@@ -9,11 +9,11 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from joulewise.costs import Costs
+from joulewise.costs import SEND_TERMS, Costs
 from joulewise.devices import Device, Unit, describe
 from joulewise.errors import CostError, UpdateError
 from joulewise.layout import Kind, Layout, Tensor, Vector
-from joulewise.ledger import Charge, downlink_charge
+from joulewise.ledger import Charge, addressable, round_charges, total
 from joulewise.prices import Boundary, price
 from joulewise.ranking import first_not_finite
 from joulewise.rules import CWMP, Density, Projection, TopK
@@ -135,6 +135,7 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
     *,
     rules: Sequence[Weighed] = RULES,
     boundary: Boundary = "radio",
+    multiply_accumulates: float | None = None,
 ) -> Explanation:
     """Say where the joules of an update go, and what weighing by price would save.
 
@@ -151,6 +152,7 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
             law.
         rules: which rules to hold against TopK.
         boundary: what prices take in, as in `price`.
+        multiply_accumulates: of the local training in a round; without it training is not in the round.
 
     Raises:
         CostError: an argument is out of range, does not fit the layout, or keeps nothing.
@@ -174,8 +176,7 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
         source = _recorded(checked_vector(update, layout, "update"), layout, device, density, bits, boundary)
         costs = source.costs
     predictions = tuple(source.predict(rule) for rule in rules)
-    charges = _round(costs, device, source.topk.energy)
-    addressable = _addressable(charges) if costs.unit == "J" else None
+    charges = _round(source, device, multiply_accumulates)
     ratio = price_ratio(costs.per_kept, source.topk_counts)
     return Explanation(
         device=device.name,
@@ -192,12 +193,12 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
         fixed=costs.fixed,
         dense=_dense(layout, device, bits),
         round=charges,
-        addressable=addressable,
+        addressable=addressable(charges) if costs.unit == "J" else None,
         topk=source.topk,
         predictions=predictions,
-        verdict=judge(predictions, ratio, addressable),
+        verdict=judge(predictions, ratio, source.topk.energy / total(charges) if costs.unit == "J" else None),
         changes=changes(costs, device, density, bits),
-        notes=tuple(_notes(costs, device)),
+        notes=tuple(_notes(costs, device, charges)),
     )
 
 
@@ -267,22 +268,29 @@ def _dense(layout: Layout, device: Device, bits: Floats) -> DenseUpload | None:
         return None
     link, values = device.link, float(layout.sizes @ bits)
     marginal = values * link.up.marginal.si
-    if link.base_power is None or link.up.goodput is None:
-        return DenseUpload(values, marginal, None)
-    return DenseUpload(values, marginal, marginal + values * link.base_power.si / link.up.goodput.si)
+    base = None if link.base_per_bit is None else marginal + values * link.base_per_bit
+    return DenseUpload(values, marginal, base)
 
 
-def _round(costs: Costs, device: Device, kept: float) -> tuple[Charge, ...]:
-    """What the client pays for, as far as the profile prices it; local training is not in it."""
-    whole, model = _bytes_of(costs.layout.wholes), _bytes_of((*costs.layout.tensors, *costs.layout.wholes))
+def _round(source: Laplace | Recorded, device: Device, multiply_accumulates: float | None) -> tuple[Charge, ...]:
+    """What the client pays for in a round in which TopK keeps its share, as far as the profile prices it."""
+    costs, counts = source.costs, source.topk_counts
     if costs.unit != "J":
-        return (Charge("kept", kept, costs.unit, "modelled"),)
-    return (
-        Charge("kept", kept, "J", "modelled"),
-        Charge("whole", whole * 8 * float(costs.per_bit.max(initial=0.0)), "J", "modelled", whole),
+        return (Charge("kept", source.topk.energy, costs.unit, "modelled"),)
+    whole, model = _bytes_of(costs.layout.wholes), _bytes_of((*costs.layout.tensors, *costs.layout.wholes))
+    kept = dict.fromkeys(("kept", *(term.name for term in costs.terms if term.name not in SEND_TERMS)), 0.0)
+    for term in costs.terms:
+        kept["kept" if term.name in SEND_TERMS else term.name] += float(counts @ term.per_kept)
+    if costs.blocks:
+        kept["blocks"] = source.topk_blocks
+    reply = (
+        *(Charge(name, energy, "J", "modelled") for name, energy in kept.items()),
+        Charge("whole", whole * 8 * float(costs.send_per_bit.max(initial=0.0)), "J", "modelled", whole),
         Charge("fixed", costs.fixed, "J", "modelled"),
-        *(downlink_charge(model, device) if costs.boundary != "memory" else ()),
     )
+    priced = msgspec.structs.replace(device, link=None) if costs.boundary == "memory" else device
+    layout = costs.layout
+    return round_charges(reply, layout, priced, bytes_down=model, multiply_accumulates=multiply_accumulates)
 
 
 def _bytes_of(tensors: Sequence[Tensor]) -> int:
@@ -290,16 +298,15 @@ def _bytes_of(tensors: Sequence[Tensor]) -> int:
     return sum(t.size * (2 if t.dtype == "bfloat16" else np.dtype(t.dtype).itemsize) for t in tensors)
 
 
-def _addressable(charges: Sequence[Charge]) -> float:
-    whole = sum(charge.energy for charge in charges)
-    return sum(charge.energy for charge in charges if charge.term == "kept") / whole
-
-
-def _notes(costs: Costs, device: Device) -> Iterator[str]:
+def _notes(costs: Costs, device: Device, charges: Sequence[Charge]) -> Iterator[str]:
     assumed = [entry.path for entry in (costs.origins or describe(device)) if entry.kind == "assumed"]
     if assumed:
         yield f"assumed, not measured: {', '.join(assumed)}"
     if costs.unit == "relative":
         yield "relative prices: they compare tensors and are no joules"
-    elif costs.boundary != "memory":
-        yield "local training is not priced, so the addressable share is an upper bound"
+    elif not any(charge.term == "training" for charge in charges):
+        known = device.compute is not None and device.compute.training is not None
+        lacks = "multiply_accumulates was not given" if known else "the device has no compute.training"
+        yield f"{lacks}, so local training is not in the round and the addressable share is an upper bound"
+    if costs.blocks:
+        yield "blocks: a page or line is paid for whole, which a rule that ranks single coordinates does not see"

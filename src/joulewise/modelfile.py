@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -102,15 +103,15 @@ def load_update(path: str, layout: Layout) -> Vector:
     if Path(path).suffix.lower() != ".npz":
         raise ModelError(f"--update {path} is not an .npz file; write it with numpy.savez(FILE, **arrays)")
     where = f"--update {path}"
-    with _opened(where, path) as archive:
+    # Numbers beyond float32 become infinity, which is refused by name.
+    with _opened(where, path) as archive, np.errstate(over="ignore"):
         headers = _headers(archive, where)
         if len(headers) == 1 and next(iter(headers.values())).shape == (layout.n,):
-            update = _read(archive, next(iter(headers)), where)
+            update = _real(_read(archive, next(iter(headers)), where), where)
         else:
             _check_shapes(headers, layout, where)
             update = layout.flatten({t.name: _real(_read(archive, t.name, where), where) for t in layout.tensors})
-    with np.errstate(over="ignore"):  # Becomes infinity, which is refused by name.
-        flat = np.ascontiguousarray(_real(update, where), dtype=np.float32)
+        flat = np.ascontiguousarray(update, dtype=np.float32)
     bad = np.flatnonzero(~np.isfinite(flat))
     if bad.size:
         place = f"tensor {layout.name_of(int(bad[0]))!r} (element {bad[0]} of the flat vector)"
@@ -158,11 +159,15 @@ def _built_in(name: str, images: Images) -> Mapping[str, Any]:
     except ImportError as error:
         raise MissingExtra("learning", f"the built-in model {name}") from error
     record = msgspec.convert({"name": name}, models.Model)
-    try:
+    with warnings.catch_warnings(action="ignore"):  # of layers without elements, which are refused below
         module = models.build(record, images.channels, images.height, images.width, images.classes, seed=0)
-    except (RuntimeError, ValueError, ZeroDivisionError) as error:
-        raise ModelError(f"--model {name} cannot be made for these images: {error}") from error
-    return models.arrays(module)
+    state = models.arrays(module)
+    empty = [tensor for tensor, array in state.items() if not array.size]
+    if empty:
+        raise ModelError(
+            f"--image {images.height}x{images.width} pixels are too few: {empty[0]} of {name} would be empty"
+        )
+    return state
 
 
 def _made_by_factory(spec: str) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from functools import cached_property
 import msgspec
 import numpy as np
 
-from joulewise.costs import Costs
+from joulewise.costs import Block, Costs
 from joulewise.layout import Vector
 from joulewise.rules import CWMP, Count, Joules, Projection, TopK
 from joulewise.select import Indices, select
@@ -104,6 +104,11 @@ class Laplace:
         """How many coordinates of each tensor TopK keeps: float64[tensors]."""
         return self._sizes * self.density
 
+    @property
+    def topk_blocks(self) -> float:
+        """What blocks add to the prices of what TopK keeps, each coordinate kept by itself with the same chance."""
+        return float(sum(self._added_by(block) for block in self.costs.blocks))
+
     def predict(self, rule: Weighed) -> Prediction:
         """What `rule` saves over TopK."""
         inverse = 1.0 / rule.weights(self.costs.per_kept)
@@ -122,6 +127,12 @@ class Laplace:
     @property
     def _sizes(self) -> Floats:
         return self.costs.layout.sizes.astype(np.float64)
+
+    def _added_by(self, block: Block) -> float:
+        full, rest = np.divmod(self.costs.layout.sizes, block.elements)
+        missed = 1.0 - self.density
+        touched = full * (1.0 - missed**block.elements) + (1.0 - missed**rest)
+        return float(block.per_touched @ touched - block.included @ self.topk_counts)
 
     @property
     def _topk_tail(self) -> Floats:
@@ -171,6 +182,11 @@ class Recorded:
     def topk_counts(self) -> Floats:
         """How many coordinates of each tensor TopK keeps: float64[tensors]."""
         return self.costs.layout.counts(self._topk_indices).astype(np.float64)
+
+    @property
+    def topk_blocks(self) -> float:
+        """What blocks add to the prices of what TopK keeps."""
+        return self.costs.block_energy(self._topk_indices)
 
     def predict(self, rule: Weighed) -> Prediction:
         """What `rule` saves over TopK."""

@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from joulewise.costs import Costs
+from joulewise.costs import Costs, sum_of
 from joulewise.devices import Device
 from joulewise.layout import Layout
 from joulewise.prices import index_bits
+from joulewise.residency import ELEMENT_BITS
 from joulewise.rules import CWMP, Projection
 from joulewise.saving import Laplace, Prediction
 from joulewise.tensorwise import Floats
@@ -58,18 +59,18 @@ class Change(msgspec.Struct, frozen=True):
     saving: float | None = None
 
 
-def judge(predictions: Sequence[Prediction], ratio: float, addressable: float | None) -> Verdict:
+def judge(predictions: Sequence[Prediction], ratio: float, priced_share: float | None) -> Verdict:
     """Turn predicted savings and the weighted price ratio into an answer.
 
     Args:
         predictions: of the rules that weigh by price; at least one.
         ratio: of prices, at the 95 % point over the 5 % point of what TopK keeps.
-        addressable: share of a round's energy that the choice of coordinates touches.
+        priced_share: what TopK pays for what it keeps, as a share of the round; None where that is not known.
     """
     best = max(predictions, key=lambda each: each.equal_energy.saving)
     saving = best.equal_energy.saving
     answer: Answer = "does not matter" if saving < NOTICEABLE else "matters" if saving >= CLEAR else "matters little"
-    of_round = None if addressable is None else saving * addressable
+    of_round = None if priced_share is None else saving * priced_share
     text = " ".join((_opening(answer, best), _spread(ratio, best), *_caveat(saving, of_round), _advice(answer, best)))
     return Verdict(answer, saving, best.rule, of_round, text)
 
@@ -124,35 +125,58 @@ def changes(costs: Costs, device: Device, density: float, value_bits: Floats) ->
     chosen = _largest_half(costs.layout)
     if costs.unit == "relative" or not chosen.any() or chosen.all():
         return ()
-    narrow = costs.at_bits(np.where(chosen, np.minimum(value_bits, NARROW_BITS), value_bits) + index_bits(density))
-    half = "one half of the parameters"
+    values = np.where(chosen, np.minimum(value_bits, NARROW_BITS), value_bits)
+    buffers = sum_of([term.per_kept for term in costs.terms if term.name == "send_buffer"], len(value_bits))
+    narrow = costs.at_bits(values + index_bits(density))
+    those = f"the largest tensors ({percent(_share(chosen, costs.layout))} of the parameters)"
     return (
-        Change(f"{NARROW_BITS:.0f}-bit values in {half}", _saving(narrow, density)),
+        Change(
+            f"{NARROW_BITS:.0f}-bit values in {those}", _saving(narrow, buffers * (values / value_bits - 1.0), density)
+        ),
         *_link_changes(costs, device, chosen, density),
-        Change("weights of some tensors in flash and of others in RAM"),
+        _flash_change(costs, device, chosen, density),
         Change("clients on different links or batteries: give each its own budget in joules"),
     )
 
 
 def _link_changes(costs: Costs, device: Device, chosen: npt.NDArray[np.bool_], density: float) -> tuple[Change, ...]:
-    if not costs.per_bit.any():
+    if not costs.send_per_bit.any():
         return ()
-    cheap = np.where(chosen, (CHEAPER_LINK - 1.0) * costs.per_bit * costs.bits_per_kept, 0.0)
-    found = [Change("one half over a link that takes a tenth per bit", _saving(_shifted(costs, cheap), density))]
+    cheap = (CHEAPER_LINK - 1.0) * costs.send_per_bit * costs.bits_per_kept
+    found = [
+        Change(
+            "those tensors over a link that takes a tenth per bit",
+            _saving(costs, np.where(chosen, cheap, 0.0), density),
+        )
+    ]
     if device.link is not None and device.link.down is not None:
-        received = RECEIVERS * device.link.down.marginal.si * costs.bits_per_kept
-        fanned = _saving(_shifted(costs, np.where(chosen, received, 0.0)), density)
-        found.append(Change(f"one half is sent on to {RECEIVERS} clients, who pay for receiving it", fanned))
+        received = RECEIVERS * device.link.down_per_bit * costs.bits_per_kept
+        fanned = _saving(costs, np.where(chosen, received, 0.0), density)
+        found.append(
+            Change(f"what is sent of those tensors goes on to {RECEIVERS} clients, who pay for receiving it", fanned)
+        )
     return tuple(found)
 
 
-def _shifted(costs: Costs, more: Floats) -> Costs:
-    return replace(costs, per_kept=costs.per_kept + more)
+def _flash_change(costs: Costs, device: Device, chosen: npt.NDArray[np.bool_], density: float) -> Change:
+    rewritten = [term.per_kept for term in costs.terms if term.name == "persistence"]
+    if rewritten:
+        what = "those tensors in RAM, the others in flash"
+        return Change(what, _saving(costs, np.where(chosen, -rewritten[0], 0.0), density))
+    what = "those tensors in flash, the others in RAM"
+    if device.memory is None or device.memory.flash is None:
+        return Change(what)
+    return Change(what, _saving(costs, np.where(chosen, ELEMENT_BITS * device.memory.flash.write.si, 0.0), density))
 
 
-def _saving(costs: Costs, density: float) -> float:
-    law = Laplace(costs, density)
+def _saving(costs: Costs, more: Floats, density: float) -> float:
+    """Largest predicted saving at equal energy when keeping a coordinate costs this much more."""
+    law = Laplace(replace(costs, per_kept=costs.per_kept + more), density)
     return max(law.predict(rule).equal_energy.saving for rule in (CWMP(), Projection()))
+
+
+def _share(chosen: npt.NDArray[np.bool_], layout: Layout) -> float:
+    return float(layout.sizes[chosen].sum()) / layout.n
 
 
 def _largest_half(layout: Layout) -> npt.NDArray[np.bool_]:
