@@ -43,7 +43,7 @@ def test_built_in_models_are_made_for_cifar10(name, n):
 
 def test_images_and_classes_can_be_others():
     assert load_layout("mlp", Images(1, 8, 8, classes=3)).n == 64 * 64 + 64 + 64 * 3 + 3
-    with pytest.raises(ModelError, match="--image 2x2 pixels are too few: linear1.weight of cnn would be empty"):
+    with pytest.raises(ModelError, match=r"--image 2x2 pixels are too few: linear1.weight of cnn would be empty"):
         load_layout("cnn", Images(3, 2, 2))
 
 

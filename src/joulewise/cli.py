@@ -24,9 +24,9 @@ from rich.text import Text
 import joulewise
 from joulewise import cli_explain
 from joulewise.errors import CostError, JoulewiseError, MissingExtra, ModelError, ProfileError, RuleError, StudyError
-from joulewise.terminal import console as _console
+from joulewise.terminal import empty_table as _table
+from joulewise.terminal import open_console as _console
 from joulewise.terminal import say as _say
-from joulewise.terminal import table as _table
 
 if TYPE_CHECKING:
     from joulewise.progress import View

@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 from rich.padding import Padding
 
-from joulewise.terminal import console, say, table
+from joulewise.terminal import Debug, empty_table, open_console, say
 
 if TYPE_CHECKING:
     from joulewise.explain import Explanation, Part, PriceShare
@@ -56,7 +56,7 @@ def explain(  # noqa: PLR0913 (a parameter is an option of the command)
     figure: Annotated[
         Path | None, Option(metavar="FILE", help="Draw it: .svg, .png or .pdf.", show_default=False)
     ] = None,
-    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Say where the joules of an update go on a device, and whether weighing by price is worth it there.
 
@@ -130,7 +130,7 @@ def energy(value: float, unit: str) -> str:
 
 
 def _show(found: Explanation, model: str) -> None:
-    screen = console()
+    screen = open_console()
     told = "one update" if found.law == "update" else "a typical update (one Laplace law for all tensors)"
     never = f", {found.never_sent:,} more are never sent" if found.never_sent else ""
     screen.print(f"[bold]{escape(model)}[/] on [bold]{escape(found.device)}[/]: {found.parameters:,} parameters{never}")
@@ -151,7 +151,7 @@ def _show(found: Explanation, model: str) -> None:
 def _kinds(found: Explanation) -> object:
     names = list(found.total.terms)
     titles = [f"{name.replace('_', ' ')} each" for name in names]
-    listed = table("Kind", "Tensors", "Parameters", "Share", "Kept", "Energy", "Price each", *titles)
+    listed = empty_table("Kind", "Tensors", "Parameters", "Share", "Kept", "Energy", "Price each", *titles)
     for part in (*found.kinds, found.total):
         listed.add_row(*_kind_row(part, names, found.unit))
     return listed
@@ -166,11 +166,11 @@ def _kind_row(part: Part, names: list[str], unit: str) -> Iterator[str]:
 def _prices(found: Explanation) -> object:
     prices = found.total.prices
     if len(prices) <= MOST_PRICES:
-        listed = table("Price", "Parameters", "Share")
+        listed = empty_table("Price", "Parameters", "Share")
         for one in prices:
             listed.add_row(energy(one.price, found.unit), f"{one.parameters:,}", _percent(one.share))
         return listed
-    listed = table("Share of parameters", "cost at most each")
+    listed = empty_table("Share of parameters", "cost at most each")
     for quantile, price in zip(QUANTILES, _quantiles(prices), strict=True):
         listed.add_row(f"{100 * quantile:.0f} %", energy(price, found.unit))
     return listed
@@ -187,7 +187,7 @@ def _quantiles(prices: tuple[PriceShare, ...]) -> Iterator[float]:
 
 
 def _savings(found: Explanation) -> object:
-    listed = table("Rule", "At equal", "Kept", "Energy", "L1 kept", "L2 kept", "TopK for the same mass", "Saving")
+    listed = empty_table("Rule", "At equal", "Kept", "Energy", "L1 kept", "L2 kept", "TopK for the same mass", "Saving")
     top = found.topk
     shares = (f"{100 * top.l1:.3f} %", f"{100 * top.l2:.3f} %")
     listed.add_row("TopK", "", f"{top.coordinates:,.0f}", energy(top.energy, found.unit), *shares, "", "")

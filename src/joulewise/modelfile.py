@@ -98,7 +98,7 @@ def load_update(path: str, layout: Layout) -> Vector:
         layout: of the model that was trained.
 
     Raises:
-        ModelError: the file cannot be read, does not fit the layout, or holds NaN or infinity.
+        ModelError: the file cannot be read, does not fit the layout, holds NaN or infinity, or is zero.
     """
     if Path(path).suffix.lower() != ".npz":
         raise ModelError(f"--update {path} is not an .npz file; write it with numpy.savez(FILE, **arrays)")
@@ -116,6 +116,8 @@ def load_update(path: str, layout: Layout) -> Vector:
     if bad.size:
         place = f"tensor {layout.name_of(int(bad[0]))!r} (element {bad[0]} of the flat vector)"
         raise ModelError(f"{where} holds NaN or infinity in {place}; record a round that did not diverge")
+    if not flat.any():
+        raise ModelError(f"{where} is zero everywhere, so there is nothing to select; record it after training")
     return flat
 
 
