@@ -153,12 +153,13 @@ class Costs:
         if not block.elements.shape == block.per_touched.shape == block.included.shape == (tensors,):
             raise CostError(f"blocks {block.name!r} need arrays of shape ({tensors},), one number per tensor")
         whole, own = block.per_touched, block.included * block.elements
-        wrong = np.flatnonzero(~((block.elements >= 1) & (own >= 0) & (own <= whole * (1 + 1e-9)) & np.isfinite(whole)))
-        if wrong.size:
+        sound = (block.elements >= 1) & (own >= 0) & (own <= whole * (1 + 1e-9)) & np.isfinite(whole)
+        if not sound.all():
+            first = int(np.argmin(sound))
             raise CostError(
-                f"blocks {block.name!r} of tensor {self.layout.tensors[wrong[0]].name!r} have {block.elements[wrong[0]]} "
-                f"elements at {whole[wrong[0]]}, of which each kept coordinate holds {block.included[wrong[0]]}; a block "
-                f"has at least one element and costs at least what its coordinates do{self._sources()}"
+                f"blocks {block.name!r} of tensor {self.layout.tensors[first].name!r} have {block.elements[first]} "
+                f"elements at {whole[first]}, of which each kept coordinate holds {block.included[first]}; a block has "
+                f"at least one element and costs at least what its coordinates do{self._sources()}"
             )
 
     def _sources(self) -> str:

@@ -187,7 +187,7 @@ def downlink_charge(payload_bytes: int, device: Device) -> tuple[Charge, ...]:
     return (Charge(DOWNLINK_TERM, energy, "J", "modelled", payload_bytes),)
 
 
-def round_charges(
+def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
     reply: Iterable[Charge],
     layout: Layout,
     device: Device,
@@ -267,7 +267,9 @@ def _element_bytes(dtype: str) -> int:
 def _check_amounts(**amounts: float | None) -> None:
     for name, amount in amounts.items():
         if amount is not None and not 0 <= amount < math.inf:
-            raise CostError(f"{name} is {amount}, expected a finite number of at least 0, or None where it is not known")
+            raise CostError(
+                f"{name} is {amount}, expected a finite number of at least 0, or None where it is not known"
+            )
 
 
 # ---------------------------------------------------------------- what a mask costs

@@ -124,7 +124,7 @@ class Brief:
         return priced
 
 
-def _within_blocks(within: Callable[[Joules], Selection], budget: Joules, priced: Costs) -> Selection:
+def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced: Costs) -> Selection:
     """The longest selection whose prices and blocks together take at most the budget.
 
     Blocks are no sum over coordinates, but what they take only grows along the order: the limit on the prices alone is
@@ -158,10 +158,11 @@ def _on_the_line(fits: tuple[float, float], misses: tuple[float, float], room: f
     aim = (1 - SLACK / 16) * room
     if low > 0 < least < aim:
         share = math.log(aim / least) / math.log(most / least)
-        limit = low * (high / low) ** share
+        limit = low * math.exp(share * math.log(high / low))
     else:
         limit = low + (high - low) * max(aim - least, 0.0) / (most - least)
-    return min(max(limit, low + 1e-3 * (high - low)), high - 1e-3 * (high - low))
+    margin = 1e-3 * (high - low)
+    return min(max(limit, low + margin), high - margin)
 
 
 def _taken(selection: Selection, priced: Costs) -> float:

@@ -14,9 +14,10 @@ from joulewise.devices import ByKind, Device, Entry, Link, Residency, describe
 from joulewise.errors import CostError
 from joulewise.layout import Layout
 from joulewise.payers import STEPS, Optimizer, Receivers, Sender, Update
-from joulewise.payers import Boundary as Boundary
+from joulewise.payers import Boundary as Boundary  # noqa: PLC0414 (users look for it here)
 from joulewise.residency import working_levels
 from joulewise.tensorwise import Floats, PerTensor, bits_of, checked, match
+
 
 def price(  # noqa: PLR0913 (one place for all that a price depends on)
     layout: Layout,

@@ -167,6 +167,11 @@ def energy_by_term(row: Row) -> dict[str, float]:
     return {term: total(charges) for term, charges in found.items()}
 
 
+def downlink_energy(row: Row) -> float:
+    """Energy of receiving the requests of the round, summed over clients, in the row's unit."""
+    return total(c for client in row.clients for c in client.charges if c.term == DOWNLINK_TERM)
+
+
 def append(path: str | Path, row: Row) -> None:
     """Write a row at the end of a file, whole or not at all; several processes may do so at once.
 
