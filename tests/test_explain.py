@@ -324,3 +324,33 @@ def test_some_weights_in_ram_and_others_in_flash_would_turn_the_verdict():
     partly = replace(costs, per_kept=costs.per_kept - np.where(chosen, persistence, 0.0))
     best = max(Laplace(partly, 0.02).predict(rule).equal_energy.saving for rule in RULES)
     assert change.saving in (best, pytest.approx(best))
+
+
+# ---------------------------------------------------------------- memory alone
+
+
+def test_a_device_without_a_link_is_priced_by_its_memory_and_one_without_memory_says_so():
+    table = explain(SMALL, jw.load_device("table-45nm-horowitz-2014"), density=0.1)
+    assert (table.boundary, table.dense) == ("memory", None)
+    with pytest.raises(CostError, match=r"device 'lorawan-eu868-sf7' has no \[memory\]; give 'radio' or 'device'"):
+        explain(SMALL, jw.load_device("lorawan-eu868-sf7"), density=0.1, boundary="memory")
+    lora = explain(SMALL, jw.load_device("lorawan-eu868-sf7"), density=0.1)
+    assert any("upper bound: training, receiving the model, writing it to memory" in note for note in lora.notes)
+
+
+def test_a_profile_with_a_scratchpad_matters_when_the_radio_is_left_out():
+    near = {"read": number(0.2, "pJ/bit"), "write": number(0.2, "pJ/bit"), "capacity": number(400.0, "byte")}
+    far = {"read": number(20.0, "pJ/bit"), "write": number(20.0, "pJ/bit")}
+    device = flash_device(sram=near, dram=far, weights="sram")
+    found = explain(SMALL, device, density=0.1, boundary="memory")  # 80 of 208 parameters fit
+    assert found.price_ratio == pytest.approx(100)
+    assert found.verdict.answer == "matters"
+    assert explain(SMALL, device, density=0.1).verdict.answer == "does not matter"  # the radio hides it
+
+
+@pytest.mark.parametrize("name", jw.list_devices())
+def test_every_shipped_device_can_be_explained(name):
+    found = explain(SMALL, jw.load_device(name), density=0.1)
+    assert found.device == name
+    assert np.isfinite([found.contrast, found.price_ratio, found.verdict.saving]).all()
+    assert found.verdict.answer == ("matters" if found.unit == "relative" else "does not matter")

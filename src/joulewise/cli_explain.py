@@ -44,8 +44,9 @@ def explain(  # noqa: PLR0913 (a parameter is an option of the command)
         Option(metavar="U.npz", help="A recorded update: arrays by name, or one flat vector.", show_default=False),
     ] = None,
     boundary: Annotated[
-        Literal["radio", "device", "memory"], Option(help="What prices take in: see the documentation of price.")
-    ] = "radio",
+        Literal["radio", "device", "memory"] | None,
+        Option(help="What prices take in. Default: radio, or memory where there is no link.", show_default=False),
+    ] = None,
     macs: Annotated[
         float | None,
         Option(min=0, metavar="N", help="Multiply-accumulates of local training in a round.", show_default=False),

@@ -134,7 +134,7 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
     update: Any = None,
     *,
     rules: Sequence[Weighed] = RULES,
-    boundary: Boundary = "radio",
+    boundary: Boundary | None = None,
     multiply_accumulates: float | None = None,
 ) -> Explanation:
     """Say where the joules of an update go, and what weighing by price would save.
@@ -151,7 +151,7 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
         update: float32[n], one recorded update; without it every tensor's coordinates follow the same Laplace
             law.
         rules: which rules to hold against TopK.
-        boundary: what prices take in, as in `price`.
+        boundary: what prices take in, as in `price`; None: ``radio`` where the device has a link, else ``memory``.
         multiply_accumulates: of the local training in a round; without it training is not in the round.
 
     Raises:
@@ -167,7 +167,8 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
         >>> explain(layout, load_device("synthetic-kind-10"), density=0.1).verdict.answer
         'matters'
     """
-    _check(layout, density)
+    boundary = boundary or _usual_boundary(device)
+    _check(layout, device, density, boundary)
     bits = bits_of("value_bits", value_bits, layout)
     if update is None:
         costs = price(layout, device, bits, density, boundary=boundary)
@@ -202,13 +203,19 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
     )
 
 
-def _check(layout: Layout, density: float) -> None:
+def _check(layout: Layout, device: Device, density: float, boundary: Boundary) -> None:
+    if boundary == "memory" and device.memory is None and device.unit == "J":
+        raise CostError(f"boundary is 'memory', but device {device.name!r} has no [memory]; give 'radio' or 'device'")
     if not 0 < density <= 1:
         raise CostError(f"density is {density}, expected a share above 0 and at most 1")
     if not layout.n:
         raise CostError("the model has no float parameters to send, so there is nothing to price; check its tensors")
     if Density(density).count(layout.n) < 1:
         raise CostError(f"density {density} of {layout.n} parameters keeps nothing; take at least {1 / layout.n:.2g}")
+
+
+def _usual_boundary(device: Device) -> Boundary:
+    return "memory" if device.link is None and device.unit == "J" else "radio"
 
 
 def _recorded(
@@ -304,9 +311,15 @@ def _notes(costs: Costs, device: Device, charges: Sequence[Charge]) -> Iterator[
         yield f"assumed, not measured: {', '.join(assumed)}"
     if costs.unit == "relative":
         yield "relative prices: they compare tensors and are no joules"
-    elif not any(charge.term == "training" for charge in charges):
-        known = device.compute is not None and device.compute.training is not None
-        lacks = "multiply_accumulates was not given" if known else "the device has no compute.training"
-        yield f"{lacks}, so local training is not in the round and the addressable share is an upper bound"
-    if costs.blocks:
-        yield "blocks: a page or line is paid for whole, which a rule that ranks single coordinates does not see"
+        return
+    terms = {charge.term: charge.energy for charge in charges}
+    missing = ["training"] if "training" not in terms else []
+    missing += ["receiving the model"] if "downlink" not in terms else []
+    missing += ["writing it to memory"] if "memory_update" not in terms else []
+    if missing:
+        yield f"not in the round, so that the addressable share is an upper bound: {', '.join(missing)}"
+    if terms.get("blocks", 0.0) > terms["kept"]:
+        yield (
+            "whole pages or lines take most of what a mask costs, and a rule that ranks single coordinates does not "
+            "see them: keep whole blocks, or keep the weights elsewhere between rounds"
+        )
