@@ -93,7 +93,19 @@ def test_mixed_widths_turn_the_verdict(resnet18):
 def test_the_verdict_says_when_a_large_saving_is_little_of_the_round(resnet18):
     found = explain(resnet18, jw.load_device(LTE), value_bits={"layer4.*": 8, "*": 32})
     assert found.verdict.round_saving < 0.01  # 12.76 J of promotion and tail
-    assert "Yet of the whole round as priced that is 0.2 %" in found.verdict.text
+    assert "Yet of the whole round as priced it is 0.2 %" in found.verdict.text
+    assert "where sending has a budget of its own" in found.verdict.text
+
+
+def test_the_verdict_says_when_mass_won_in_one_norm_is_lost_in_the_other(resnet18):
+    found = explain(resnet18, jw.load_device("synthetic-residency-32"), density=0.01)
+    weighed, top = found.predictions[0].equal_energy.kept, found.topk
+    assert found.verdict.rule == "CWMP"
+    assert weighed.l1 > top.l1
+    assert weighed.l2 < top.l2
+    assert "That is L1 mass: of the L2 mass it keeps" in found.verdict.text
+    both = explain(SMALL, jw.load_device("synthetic-kind-10"), density=0.1)
+    assert ("L2 mass" in both.verdict.text) == (both.predictions[0].equal_energy.kept.l2 < both.topk.l2)
 
 
 # ---------------------------------------------------------------- predictions
@@ -258,7 +270,8 @@ def test_tensors_that_are_never_sent_are_counted_apart():
 
 def test_relative_prices_have_no_round_and_no_dense_upload():
     found = explain(SMALL, jw.load_device("synthetic-kind-10"), density=0.1)
-    assert (found.unit, found.dense, found.addressable, found.verdict.round_saving) == ("relative", None, None, None)
+    assert (found.unit, found.dense, found.verdict.round_saving) == ("relative", None, None)
+    assert (found.addressable, found.addressable_dense) == (None, None)
     assert found.verdict.answer == "matters"
     assert found.changes == ()
     assert any("no joules" in note for note in found.notes)
@@ -279,6 +292,9 @@ def test_the_round_by_hand():
         }
     )
     assert found.addressable == pytest.approx(charges["kept"] / sum(charges.values()))
+    besides = sum(charges.values()) - charges["kept"]
+    everything = 100 * (32 * 16e-12 + 32 * 76.7e-9)
+    assert found.addressable_dense == pytest.approx(everything / (everything + besides))
 
 
 def test_without_the_link_neither_upload_nor_download_is_in_the_round():

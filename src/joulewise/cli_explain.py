@@ -146,7 +146,7 @@ def _show(found: Explanation, model: str) -> None:
         screen.print("What would change it:")
     for change in found.changes:
         saved = "" if change.saving is None else f" (predicted saving {_percent(change.saving)})"
-        screen.print(Padding(f"- {escape(change.what)}{saved}", (0, 0, 0, 2)))
+        screen.print(Padding(f"- {escape(change.what)}{saved}", (0, 0, 0, 2), expand=False))
 
 
 def _kinds(found: Explanation) -> object:
@@ -215,10 +215,11 @@ def _facts(found: Explanation) -> Iterator[str]:
         base = found.dense.with_base_power_j
         more = "base power unknown" if base is None else f"{energy(base, 'J')} with base power"
         yield f"dense upload, values only: {energy(found.dense.marginal_j, 'J')} marginal, {more}"
-    if found.addressable is not None:
+    if found.addressable is not None and found.addressable_dense is not None:
         parts = ", ".join(f"{charge.term} {energy(charge.energy, charge.unit)}" for charge in found.round)
-        yield f"one round: {parts}"
-        yield f"addressable share (what a mask can touch): {_percent(found.addressable)}"
+        yield f"one round: {parts}".replace("_", " ")
+        shares = f"{_percent(found.addressable)}; of a round that sends everything {_percent(found.addressable_dense)}"
+        yield f"addressable share (what a mask can touch): {shares}"
     yield from (f"note: {note}" for note in found.notes)
 
 

@@ -97,6 +97,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         dense: sending everything; None where the device has no link.
         round: charges of one round in which TopK keeps `density`.
         addressable: share of that round that the choice of coordinates touches; None without joules.
+        addressable_dense: the same of a round in which everything is kept: no mask saves more.
         topk: what TopK keeps.
         predictions: what each rule saves over TopK.
         verdict: what follows, and why.
@@ -119,6 +120,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     dense: DenseUpload | None
     round: tuple[Charge, ...]
     addressable: float | None
+    addressable_dense: float | None
     topk: Kept
     predictions: tuple[Prediction, ...]
     verdict: Verdict
@@ -178,6 +180,7 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
         costs = source.costs
     predictions = tuple(source.predict(rule) for rule in rules)
     charges = _round(source, device, multiply_accumulates)
+    everything = Laplace(price(layout, device, bits, 1.0, boundary=boundary), 1.0)
     ratio = price_ratio(costs.per_kept, source.topk_counts)
     return Explanation(
         device=device.name,
@@ -194,10 +197,13 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
         fixed=costs.fixed,
         dense=_dense(layout, device, bits),
         round=charges,
-        addressable=addressable(charges) if costs.unit == "J" else None,
+        addressable=_addressable(charges),
+        addressable_dense=_addressable(_round(everything, device, multiply_accumulates)),
         topk=source.topk,
         predictions=predictions,
-        verdict=judge(predictions, ratio, source.topk.energy / total(charges) if costs.unit == "J" else None),
+        verdict=judge(
+            predictions, source.topk, ratio, source.topk.energy / total(charges) if costs.unit == "J" else None
+        ),
         changes=changes(costs, device, density, bits),
         notes=tuple(_notes(costs, device, charges)),
     )
@@ -298,6 +304,10 @@ def _round(source: Laplace | Recorded, device: Device, multiply_accumulates: flo
     priced = msgspec.structs.replace(device, link=None) if costs.boundary == "memory" else device
     layout = costs.layout
     return round_charges(reply, layout, priced, bytes_down=model, multiply_accumulates=multiply_accumulates)
+
+
+def _addressable(charges: Sequence[Charge]) -> float | None:
+    return addressable(charges) if charges[0].unit == "J" else None
 
 
 def _bytes_of(tensors: Sequence[Tensor]) -> int:

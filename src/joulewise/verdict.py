@@ -16,7 +16,7 @@ from joulewise.layout import Layout
 from joulewise.prices import index_bits
 from joulewise.residency import ELEMENT_BITS
 from joulewise.rules import CWMP, Projection
-from joulewise.saving import Laplace, Prediction
+from joulewise.saving import Kept, Laplace, Prediction
 from joulewise.tensorwise import Floats
 
 Answer = Literal["does not matter", "matters little", "matters"]
@@ -59,11 +59,12 @@ class Change(msgspec.Struct, frozen=True):
     saving: float | None = None
 
 
-def judge(predictions: Sequence[Prediction], ratio: float, priced_share: float | None) -> Verdict:
+def judge(predictions: Sequence[Prediction], topk: Kept, ratio: float, priced_share: float | None) -> Verdict:
     """Turn predicted savings and the weighted price ratio into an answer.
 
     Args:
         predictions: of the rules that weigh by price; at least one.
+        topk: what TopK keeps.
         ratio: of prices, at the 95 % point over the 5 % point of what TopK keeps.
         priced_share: what TopK pays for what it keeps, as a share of the round; None where that is not known.
     """
@@ -71,7 +72,8 @@ def judge(predictions: Sequence[Prediction], ratio: float, priced_share: float |
     saving = best.equal_energy.saving
     answer: Answer = "does not matter" if saving < NOTICEABLE else "matters" if saving >= CLEAR else "matters little"
     of_round = None if priced_share is None else saving * priced_share
-    text = " ".join((_opening(answer, best), _spread(ratio, best), *_caveat(saving, of_round), _advice(answer, best)))
+    parts = (_opening(answer, best), _spread(ratio, best), *_norms(answer, best, topk), *_caveat(answer, of_round))
+    text = " ".join((*parts, _advice(answer, best, of_round)))
     return Verdict(answer, saving, best.rule, of_round, text)
 
 
@@ -99,19 +101,32 @@ def _spread(ratio: float, best: Prediction) -> str:
     )
 
 
-def _caveat(saving: float, of_round: float | None) -> tuple[str, ...]:
-    if of_round is None or saving < NOTICEABLE:
+def _norms(answer: Answer, best: Prediction, topk: Kept) -> tuple[str, ...]:
+    """A saving in L1 mass can be a loss in L2 mass, in which error feedback is understood."""
+    kept = best.equal_energy.kept
+    if answer == "does not matter" or best.norm != 1 or kept.l2 >= topk.l2:
         return ()
-    but = "Yet of" if of_round < NOTICEABLE else "Of"
-    return (f"{but} the whole round as priced that is {percent(of_round)}.",)
+    return (
+        f"That is L1 mass: of the L2 mass it keeps {percent(kept.l2)}, TopK {percent(topk.l2)} for the same energy.",
+    )
 
 
-def _advice(answer: Answer, best: Prediction) -> str:
-    return {
-        "does not matter": "Use TopK.",
-        "matters little": f"TopK is simpler; {best.rule} does no harm.",
-        "matters": f"Use {best.rule}.",
-    }[answer]
+def _caveat(answer: Answer, of_round: float | None) -> tuple[str, ...]:
+    if of_round is None or answer == "does not matter":
+        return ()
+    if of_round >= NOTICEABLE:
+        return (f"Of the whole round as priced that is {percent(of_round)}.",)
+    return (f"Yet of the whole round as priced it is {percent(of_round) if of_round >= 0.0005 else 'under 0.1 %'}.",)
+
+
+def _advice(answer: Answer, best: Prediction, of_round: float | None) -> str:
+    if answer == "does not matter":
+        return "Use TopK."
+    if answer == "matters little":
+        return f"TopK is simpler; {best.rule} is there for tight budgets."
+    if of_round is not None and of_round < NOTICEABLE:
+        return f"Use {best.rule} where sending has a budget of its own; else the rest of the round comes first."
+    return f"Use {best.rule}."
 
 
 # ---------------------------------------------------------------- what would change it
