@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 import joulewise as jw
-from joulewise.explain import Explanation, explain
+from joulewise.explain import explain
+from joulewise.explanation import Explanation
 from joulewise.modelfile import load_layout
 from joulewise.verdict import percent
 

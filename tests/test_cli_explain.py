@@ -10,7 +10,8 @@ import pytest
 
 import joulewise as jw
 from joulewise import cli
-from joulewise.explain import Explanation, explain
+from joulewise.explain import explain
+from joulewise.explanation import Explanation
 from joulewise.modelfile import load_layout
 
 LTE = ("--device", "phone-lte-2021")

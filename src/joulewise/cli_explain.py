@@ -18,7 +18,7 @@ from rich.padding import Padding
 from joulewise.terminal import Debug, empty_table, open_console, say
 
 if TYPE_CHECKING:
-    from joulewise.explain import Explanation, Part, PriceShare
+    from joulewise.explanation import Explanation, Part, PriceShare
     from joulewise.modelfile import Images
     from joulewise.saving import Comparison
 
@@ -63,7 +63,7 @@ def explain(  # noqa: PLR0913 (a parameter is an option of the command)
 
     Example: joulewise explain --model resnet18 --device phone-lte-2021 --density 0.01
     """
-    from joulewise import explain as explanation
+    from joulewise import explain as explaining
     from joulewise.devices import load_device
     from joulewise.modelfile import load_layout, load_update
 
@@ -72,7 +72,7 @@ def explain(  # noqa: PLR0913 (a parameter is an option of the command)
     priced = load_device(device)
     layout = load_layout(model, images)
     recorded = None if update is None else load_update(update, layout)
-    found = explanation.explain(layout, priced, density, bits, recorded, boundary=boundary, multiply_accumulates=macs)
+    found = explaining.explain(layout, priced, density, bits, recorded, boundary=boundary, multiply_accumulates=macs)
     if figure is not None:
         from joulewise import explain_figure
 

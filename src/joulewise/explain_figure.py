@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from joulewise.errors import MissingExtra, OutputError
-from joulewise.explain import Explanation
+from joulewise.explanation import Explanation
 
 FORMATS = (".svg", ".png", ".pdf")
 BLUE = "#0080c8"
