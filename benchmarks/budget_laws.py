@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from budget_cases import case_of, check
 
 CHUNK = 50
-SHOWN = 20
+LOGGED = 1000
+"""Where there is no terminal for a progress bar, a line after so many."""
 
 
 def look(seed: int) -> tuple[str, str]:
@@ -52,10 +53,14 @@ def main(arguments: Iterable[str] | None = None) -> int:
     with Pool(given.jobs) as pool:
         for kept, fault in track(pool.imap(look, seeds, CHUNK), "Messages", total=given.cases):
             found[kept] += 1
-            faults += [fault] if fault else []
+            if fault:
+                faults.append(fault)
+                sys.stderr.write(f"{fault}\n")
+            if not sys.stderr.isatty() and found.total() % LOGGED == 0:
+                sys.stderr.write(f"{found.total()} messages, {len(faults)} break a law\n")
+                sys.stderr.flush()
     counts = ", ".join(f"{found[kept]} keep {kept}" for kept in ("all", "some", "none"))
     sys.stdout.write(f"{given.cases} messages: {counts}; {len(faults)} break a law\n")
-    sys.stdout.write("".join(f"{fault}\n" for fault in faults[:SHOWN]))
     return 1 if faults else 0
 
 

@@ -131,21 +131,21 @@ def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced
     moved until both together meet the budget.
     """
     room = _room(budget, priced)
-    low, fits = 0.0, within(_limited(budget, 0.0))
-    high, misses = room, within(_limited(budget, room))
-    if _taken(misses, priced) <= room:
-        return misses
+    high, tried = room, within(_limited(budget, room))
+    if (most := _taken(tried, priced)) <= room:
+        return tried
+    low, least, fits, kept = 0.0, 0.0, None, int(tried.indices.size)
     for step in range(BLOCK_STEPS):
-        least, most = _taken(fits, priced), _taken(misses, priced)
-        if misses.indices.size - fits.indices.size <= 1 or least >= (1 - SLACK / 8) * room:
+        if kept - (0 if fits is None else fits.indices.size) <= 1 or least >= (1 - SLACK / 8) * room:
             break
         limit = _halfway(low, high) if step % 3 == 2 else _on_the_line((low, least), (high, most), room)
         tried = within(_limited(budget, limit))
-        if _taken(tried, priced) <= room:
-            low, fits = limit, tried
+        taken = _taken(tried, priced)
+        if taken <= room:
+            low, least, fits = limit, taken, tried
         else:
-            high, misses = limit, tried
-    return fits
+            high, most, kept = limit, taken, int(tried.indices.size)
+    return within(_limited(budget, 0.0)) if fits is None else fits
 
 
 def _halfway(low: float, high: float) -> float:
