@@ -28,7 +28,7 @@ MOST_PRICES = 10
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
-def explain(  # noqa: PLR0913 (a parameter is an option of the command)
+def explain(
     *,
     model: Annotated[
         str,
