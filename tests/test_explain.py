@@ -15,6 +15,7 @@ from joulewise.errors import CostError, UpdateError
 from joulewise.explain import explain
 from joulewise.explanation import Explanation
 from joulewise.learning import models
+from joulewise.persistence import in_ram
 from joulewise.saving import Laplace, Recorded, price_ratio
 
 LTE = "phone-lte-2021"
@@ -346,6 +347,38 @@ def test_some_weights_in_ram_and_others_in_flash_would_turn_the_verdict():
     partly = replace(costs, per_kept=costs.per_kept - np.where(chosen, persistence, 0.0))
     best = max(Laplace(partly, 0.02).predict(rule).equal_energy.saving for rule in RULES)
     assert change.saving in (best, pytest.approx(best))
+
+
+def test_a_shipped_profile_with_weights_partly_in_flash_turns_the_verdict(resnet18):
+    device = jw.load_device("mcu-flash-ble-nrf5340")
+    found = explain(resnet18, device, in_ram=("layer4.*",))
+    assert found.verdict.answer == "matters"
+    assert found.verdict.saving > 0.1
+    assert found.price_ratio > 1.9
+    assert min(each.overlap for each in found.predictions) < 0.9
+    whole = explain(resnet18, device)
+    assert whole.verdict.answer == "does not matter"
+    terms, before = ({charge.term: charge.energy for charge in each.round} for each in (found, whole))
+    spared = sum(tensor.size for tensor in resnet18.tensors if tensor.name.startswith("layer4.")) / resnet18.n
+    for term in ("persistence", "blocks"):
+        assert terms[term] == pytest.approx(before[term] * (1 - spared), rel=0.01)
+    assert terms["kept"] == pytest.approx(before["kept"])
+
+
+def test_a_message_is_charged_no_flash_for_tensors_in_ram():
+    costs = in_ram(jw.price(SMALL, flash_device(), density=0.1), ["conv.weight"])
+    update = np.concatenate([np.ones(72), np.zeros(136)]).astype(np.float32)
+    sent = jw.Compressor(jw.CWMP(), jw.Density(0.1)).compress(update, None, costs)
+    charges = {charge.term: charge.energy for charge in sent.charges}
+    assert charges["kept"] > 0
+    assert (charges["persistence"], charges["blocks"]) == (0, 0)
+
+
+def test_tensors_in_ram_need_weights_in_flash():
+    with pytest.raises(CostError, match="in_ram is for devices whose weights lie in flash"):
+        explain(SMALL, jw.load_device(LTE), density=0.1, in_ram=("conv*",))
+    with pytest.raises(CostError, match=r"in_ram\['head\*'\] matches no tensor"):
+        explain(SMALL, flash_device(), density=0.1, in_ram=("head*",))
 
 
 # ---------------------------------------------------------------- memory alone

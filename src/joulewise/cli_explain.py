@@ -47,6 +47,12 @@ def explain(
         Literal["radio", "device", "memory"] | None,
         Option(help="What prices take in. Default: radio, or memory where there is no link.", show_default=False),
     ] = None,
+    in_ram: Annotated[
+        list[str] | None,
+        Option(
+            metavar="TENSORS", help="Tensors kept in RAM where weights lie in flash; repeatable.", show_default=False
+        ),
+    ] = None,
     macs: Annotated[
         float | None,
         Option(min=0, metavar="N", help="Multiply-accumulates of local training in a round.", show_default=False),
@@ -72,7 +78,16 @@ def explain(
     priced = load_device(device)
     layout = load_layout(model, images)
     recorded = None if update is None else load_update(update, layout)
-    found = explaining.explain(layout, priced, density, bits, recorded, boundary=boundary, multiply_accumulates=macs)
+    found = explaining.explain(
+        layout,
+        priced,
+        density,
+        bits,
+        recorded,
+        boundary=boundary,
+        in_ram=in_ram or (),
+        multiply_accumulates=macs,
+    )
     if figure is not None:
         from joulewise import explain_figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from joulewise.errors import CostError, UpdateError
 from joulewise.explanation import DenseUpload, Explanation, Part, PriceShare
 from joulewise.layout import Kind, Layout, Tensor, Vector
 from joulewise.ledger import Charge, addressable, round_charges, total
+from joulewise.persistence import in_ram as kept_in_ram
 from joulewise.prices import Boundary, price
 from joulewise.ranking import first_not_finite
 from joulewise.rules import CWMP, Density, Projection, TopK
@@ -35,6 +37,7 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
     *,
     rules: Sequence[Weighed] = RULES,
     boundary: Boundary | None = None,
+    in_ram: Sequence[str] = (),
     multiply_accumulates: float | None = None,
 ) -> Explanation:
     """Say where the joules of an update go, and what weighing by price would save.
@@ -52,6 +55,7 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
             law.
         rules: which rules to hold against TopK.
         boundary: what prices take in, as in `price`; None: ``radio`` where the device has a link, else ``memory``.
+        in_ram: tensors, by name or pattern, that stay in RAM on a device whose weights lie in flash.
         multiply_accumulates: of the local training in a round; without it training is not in the round.
 
     Raises:
@@ -69,23 +73,48 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
     """
     boundary = boundary or _usual_boundary(device)
     _check(layout, device, density, boundary)
-    bits = bits_of("value_bits", value_bits, layout)
+    pricing = _Pricing(layout, device, bits_of("value_bits", value_bits, layout), boundary, tuple(in_ram))
     if update is None:
-        costs = price(layout, device, bits, density, boundary=boundary)
-        source: Laplace | Recorded = Laplace(costs, density)
+        source: Laplace | Recorded = Laplace(pricing.at(density), density)
     else:
-        source = _recorded(checked_vector(update, layout, "update"), layout, device, density, bits, boundary)
-        costs = source.costs
+        source = _recorded(checked_vector(update, layout, "update"), pricing, density)
+    return _explanation(source, pricing, rules, density, multiply_accumulates)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pricing:
+    """All that prices depend on but the density."""
+
+    layout: Layout
+    device: Device
+    bits: Floats
+    boundary: Boundary
+    in_ram: tuple[str, ...]
+
+    def at(self, density: PerTensor) -> Costs:
+        costs = price(self.layout, self.device, self.bits, density, boundary=self.boundary)
+        return kept_in_ram(costs, self.in_ram) if self.in_ram else costs
+
+
+def _explanation(
+    source: Laplace | Recorded,
+    pricing: _Pricing,
+    rules: Sequence[Weighed],
+    density: float,
+    multiply_accumulates: float | None,
+) -> Explanation:
+    costs, device, layout, topk = source.costs, pricing.device, pricing.layout, source.topk
     predictions = tuple(source.predict(rule) for rule in rules)
     charges = _round(source, device, multiply_accumulates)
-    everything = Laplace(price(layout, device, bits, 1.0, boundary=boundary), 1.0)
+    everything = _round(Laplace(pricing.at(1.0), 1.0), device, multiply_accumulates)
     ratio = price_ratio(costs.per_kept, source.topk_counts)
+    priced_share = topk.energy / total(charges) if costs.unit == "J" else None
     return Explanation(
         device=device.name,
         unit=costs.unit,
         boundary=costs.boundary,
         density=density,
-        law="laplace" if update is None else "update",
+        law="laplace" if isinstance(source, Laplace) else "update",
         parameters=layout.n,
         never_sent=sum(tensor.size for tensor in layout.locals),
         kinds=tuple(_parts(costs, source.topk_counts)),
@@ -93,16 +122,14 @@ def explain(  # noqa: PLR0913 (the parts of one question, by name)
         contrast=costs.contrast,
         price_ratio=ratio,
         fixed=costs.fixed,
-        dense=_dense(layout, device, bits),
+        dense=_dense(layout, device, pricing.bits),
         round=charges,
         addressable=_addressable(charges),
-        addressable_dense=_addressable(_round(everything, device, multiply_accumulates)),
-        topk=source.topk,
+        addressable_dense=_addressable(everything),
+        topk=topk,
         predictions=predictions,
-        verdict=judge(
-            predictions, source.topk, ratio, source.topk.energy / total(charges) if costs.unit == "J" else None
-        ),
-        changes=changes(costs, device, density, bits),
+        verdict=judge(predictions, topk, ratio, priced_share),
+        changes=changes(costs, device, density, pricing.bits),
         notes=tuple(_notes(costs, device, charges)),
     )
 
@@ -122,9 +149,8 @@ def _usual_boundary(device: Device) -> Boundary:
     return "memory" if device.link is None and device.unit == "J" else "radio"
 
 
-def _recorded(
-    update: Vector, layout: Layout, device: Device, density: float, bits: Floats, boundary: Boundary
-) -> Recorded:
+def _recorded(update: Vector, pricing: _Pricing, density: float) -> Recorded:
+    layout = pricing.layout
     bad = first_not_finite(update)
     if bad is not None:
         raise not_finite(bad, layout)
@@ -134,8 +160,7 @@ def _recorded(
     counts = layout.counts(select(update, flat, TopK(), Density(density)).indices)
     # Half a coordinate where TopK keeps none: what the first one there would cost.
     own = np.maximum(counts, 0.5) / np.maximum(layout.sizes, 1)
-    costs = price(layout, device, bits, own, boundary=boundary)
-    return Recorded(costs, update, Density(density).count(layout.n))
+    return Recorded(pricing.at(own), update, Density(density).count(layout.n))
 
 
 # ---------------------------------------------------------------- parts

@@ -149,7 +149,7 @@ def changes(costs: Costs, device: Device, density: float, value_bits: Floats) ->
             f"{NARROW_BITS:.0f}-bit values in {those}", _saving(narrow, buffers * (values / value_bits - 1.0), density)
         ),
         *_link_changes(costs, device, chosen, density),
-        _flash_change(costs, device, chosen, density),
+        *_flash_changes(costs, device, chosen, density),
         Change("clients on different links or batteries: give each its own budget in joules"),
     )
 
@@ -173,15 +173,18 @@ def _link_changes(costs: Costs, device: Device, chosen: npt.NDArray[np.bool_], d
     return tuple(found)
 
 
-def _flash_change(costs: Costs, device: Device, chosen: npt.NDArray[np.bool_], density: float) -> Change:
+def _flash_changes(costs: Costs, device: Device, chosen: npt.NDArray[np.bool_], density: float) -> tuple[Change, ...]:
     rewritten = [term.per_kept for term in costs.terms if term.name == "persistence"]
+    if rewritten and not rewritten[0].all():
+        return ()  # a part is in RAM already
     if rewritten:
         what = "those tensors in RAM, the others in flash"
-        return Change(what, _saving(costs, np.where(chosen, -rewritten[0], 0.0), density))
+        return (Change(what, _saving(costs, np.where(chosen, -rewritten[0], 0.0), density)),)
     what = "those tensors in flash, the others in RAM"
     if device.memory is None or device.memory.flash is None:
-        return Change(what)
-    return Change(what, _saving(costs, np.where(chosen, ELEMENT_BITS * device.memory.flash.write.si, 0.0), density))
+        return (Change(what),)
+    more = np.where(chosen, ELEMENT_BITS * device.memory.flash.write.si, 0.0)
+    return (Change(what, _saving(costs, more, density)),)
 
 
 def _saving(costs: Costs, more: Floats, density: float) -> float:
