@@ -83,6 +83,14 @@ def test_widths_by_tensor_turn_the_verdict(joule, model):
     assert "Verdict: Weighing by price matters here" in out
 
 
+def test_weights_partly_in_flash_turn_the_verdict(joule, model):
+    flash = ("--model", model, "--device", "mcu-flash-ble-nrf5340", "--density", "0.1")
+    assert "does not matter here" in joule(*flash)[1]
+    out = joule(*flash, "--in-ram", "fc*")[1]
+    assert re.search(r"Verdict: Weighing by price matters( little)? here", out)
+    assert "in flash" not in out.partition("What would change it")[2]
+
+
 @pytest.mark.parametrize("ending", ["svg", "png", "pdf"])
 def test_a_figure_is_drawn(joule, model, tmp_path, ending):
     code, out, _ = joule("--model", model, *LTE, "--value-bits", "fc*=8,*=32", "--figure", f"picture.{ending}")
@@ -120,6 +128,7 @@ def test_relative_prices_are_shown_without_joules(joule, model):
         (["--model", "model.npz", *LTE, "--update", "nan.npz"], 2, "holds NaN or infinity in tensor 'fc.weight'"),
         (["--model", "object.npz", *LTE], 2, "array 'a' holds Python objects"),
         (["--model", "model.npz", *LTE, "--boundary", "all"], 2, "'all' is not one of 'radio', 'device', 'memory'"),
+        (["--model", "model.npz", *LTE, "--in-ram", "fc*"], 2, "in_ram is for devices whose weights lie in flash"),
         (["--model", "model.npz", *LTE, "--macs", "nan"], 2, "multiply_accumulates is nan"),
         (LTE, 2, "Missing option '--model'"),
     ],
