@@ -148,15 +148,19 @@ def test_the_law_predicts_what_selections_of_a_drawn_update_save(density):
             assert one.kept.energy == pytest.approx(other.kept.energy, rel=0.03)
 
 
-def test_savings_on_an_update_are_those_of_plain_loops():
-    costs = Costs.of(np.array([1.0, 3.0, 2.0]), SMALL)
+@pytest.mark.parametrize(
+    ("prices", "count", "more"),
+    [((1.0, 3.0, 2.0), 40, 40), ((1.0, 50.0, 50.0), 5, 20)],  # in the second TopK needs more than four times as many
+)
+def test_savings_on_an_update_are_those_of_plain_loops(prices, count, more):
+    costs = Costs.of(np.array(prices), SMALL)
     update = np.random.default_rng(2).standard_normal(SMALL.n).astype(np.float32)
     price = np.repeat(costs.per_kept, SMALL.sizes)
     magnitude = np.abs(update).astype(np.float64)
     by_magnitude = sorted(range(SMALL.n), key=lambda i: -magnitude[i])
     by_value = sorted(range(SMALL.n), key=lambda i: -magnitude[i] / price[i])
-    found = Recorded(costs, update, count=40)
-    assert found.topk.energy == pytest.approx(sum(price[i] for i in by_magnitude[:40]))
+    found = Recorded(costs, update, count=count)
+    assert found.topk.energy == pytest.approx(sum(price[i] for i in by_magnitude[:count]))
     left, kept = found.topk.energy, []
     for i in by_value:
         if price[i] > left:
@@ -166,6 +170,7 @@ def test_savings_on_an_update_are_those_of_plain_loops():
     prediction = found.predict(jw.CWMP())
     mass, energy, need = sum(magnitude[i] for i in kept), sum(price[i] for i in kept), 0.0
     assert prediction.equal_energy.kept.l1 == pytest.approx(mass / magnitude.sum())
+    assert sum(magnitude[i] for i in by_magnitude[:more]) < mass
     for i in by_magnitude:
         part = min(1.0, mass / magnitude[i])
         mass, need = mass - part * magnitude[i], need + part * price[i]
@@ -173,7 +178,7 @@ def test_savings_on_an_update_are_those_of_plain_loops():
             break
     assert prediction.equal_energy.topk_energy == pytest.approx(need)
     assert prediction.equal_energy.saving == pytest.approx(1 - energy / need)
-    assert prediction.overlap == len(set(by_magnitude[:40]) & set(by_value[:40])) / 40
+    assert prediction.overlap == len(set(by_magnitude[:count]) & set(by_value[:count])) / count
 
 
 def test_keeping_everything_saves_nothing():
