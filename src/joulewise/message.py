@@ -131,10 +131,11 @@ def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced
     moved until both together meet the budget.
     """
     room = _room(budget, priced)
-    high, tried = room, within(_limited(budget, room))
+    tried = within(_limited(budget, room))
     if (most := _taken(tried, priced)) <= room:
         return tried
-    low, least, fits, kept = 0.0, 0.0, None, int(tried.indices.size)
+    # What a selection spent is the least limit that makes it.
+    low, least, fits, kept, high = 0.0, 0.0, None, int(tried.indices.size), float(tried.spent or 0.0)
     for step in range(BLOCK_STEPS):
         if kept - (0 if fits is None else fits.indices.size) <= 1 or least >= (1 - SLACK / 8) * room:
             break
@@ -144,7 +145,7 @@ def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced
         if taken <= room:
             low, least, fits = limit, taken, tried
         else:
-            high, most, kept = limit, taken, int(tried.indices.size)
+            high, most, kept = min(limit, float(tried.spent or 0.0)), taken, int(tried.indices.size)
     return within(_limited(budget, 0.0)) if fits is None else fits
 
 
@@ -193,7 +194,8 @@ def _longest_that_fits(brief: Brief, budget: Joules | Bytes, priced: Costs, seed
         draft = brief.attempt(_limited(budget, limit), priced, seed)
         spent, constant = _spending(budget, draft, brief.costs)
         if spent <= room:
-            fits, best, streak = _Try(limit, spent, draft.kept), draft, max(streak, 0) + 1
+            fits, streak = _Try(limit, spent, draft.kept), max(streak, 0) + 1
+            best = draft if best is None or draft.kept >= best.kept else best
         else:
             misses = _Try(min(limit, _estimate(budget, draft, priced)), spent, draft.kept)
             streak = min(streak, 0) - 1
