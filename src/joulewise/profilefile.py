@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,16 @@ from joulewise.errors import ProfileError
 
 LARGEST_FILE_BYTES = 1 << 20
 
-_TYPES = {
+_WORDS = {
+    " | null": "",
     "Expected float": "expected a number",
     "Expected int": "expected a whole number",
     "Expected str": "expected text",
     "Expected object": "expected a table",
     "Number out of range": "the number is out of range",
+    " of length >= 1": " that is not empty",
+    " >= ": " of at least ",
+    " <= ": " of at most ",
 }
 
 
@@ -58,9 +65,39 @@ def sentence(error: msgspec.ValidationError, raw: dict[str, Any], record: type, 
     """What is wrong with the tables `raw` of a file that could not be converted to `record`."""
     fault = schema.fault(error, raw, record, {})
     where = fault.where.removeprefix("$").removeprefix(".")
-    fact = fault.fact
-    for theirs, ours in _TYPES.items():
-        if fact.startswith(theirs):
-            fact = ours + fact.removeprefix(theirs)
+    expected, comma, came = fault.fact.partition(", got ")
+    for theirs, ours in _WORDS.items():
+        expected = expected.replace(theirs, ours)
+    hint = fault.hint
+    if expected == "expected a table" and re.fullmatch(r"[0-9.e+-]+", came):
+        hint = "a number is a table of value, unit, kind, source and year"
     place = f"{where}: " if where else ""
-    return f"device file {file!r}: {place}{fact}" + (f"; {fault.hint}" if fault.hint else "")
+    return f"device file {file!r}: {place}{expected}{comma}{came}" + (f"; {hint}" if hint else "")
+
+
+def dumps(record: msgspec.Struct) -> str:
+    r"""A record of quantities as the text of a TOML file, in the order of its fields.
+
+    Example:
+        >>> class Cell(msgspec.Struct):
+        ...     name: str
+        >>> print(dumps(Cell('so "called"')), end="")
+        name = "so \"called\""
+    """
+    return "\n".join(_lines(msgspec.to_builtins(record), ())).lstrip("\n") + "\n"
+
+
+def _lines(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    inner = {key: value for key, value in table.items() if isinstance(value, dict)}
+    scalars = {key: value for key, value in table.items() if key not in inner and value is not None}
+    if path and scalars:
+        yield f"\n[{'.'.join(path)}]"
+    for key, value in scalars.items():
+        yield f"{key} = {_text(value) if isinstance(value, str) else repr(value)}"
+    for key, value in inner.items():
+        yield from _lines(value, (*path, key))
+
+
+def _text(value: str) -> str:
+    """A TOML string. JSON's differs from it in DEL alone; a file name may hold halves of surrogate pairs."""
+    return json.dumps(value.encode("utf-8", "replace").decode("utf-8"), ensure_ascii=False).replace("\x7f", "\\u007f")
