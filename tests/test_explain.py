@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import joulewise as jw
 from joulewise.costs import Costs
-from joulewise.devices import Device
+from joulewise.devices import Compute, Device
 from joulewise.errors import CostError, UpdateError
 from joulewise.explain import explain
 from joulewise.explanation import Explanation
@@ -307,6 +307,23 @@ def test_the_round_by_hand():
     besides = sum(charges.values()) - charges["kept"]
     everything = 100 * (32 * 16e-12 + 32 * 76.7e-9)
     assert found.addressable_dense == pytest.approx(everything / (everything + besides))
+
+
+def test_training_is_in_the_round_where_the_device_prices_it_and_its_size_is_known():
+    operation = number(2.0, "pJ")
+    compute = {"add": operation, "multiply": operation, "training": number(5.0, "pJ")}
+    device = msgspec.structs.replace(flash_device(), compute=msgspec.convert(compute, Compute))
+    without, found = (explain(SMALL, device, 0.1, multiply_accumulates=macs) for macs in (None, 1e12))
+    [training] = [charge.energy for charge in found.round if charge.term == "training"]
+    assert training == pytest.approx(5.0)
+    assert found.addressable < without.addressable
+    assert any("training" in note for note in without.notes)
+    assert not any("training" in note for note in found.notes)
+
+
+def test_a_model_of_one_tensor_can_only_differ_between_clients():
+    found = explain(jw.Layout.single(100), jw.load_device(LTE))
+    assert [change.what.partition(":")[0] for change in found.changes] == ["clients on different links or batteries"]
 
 
 def test_without_the_link_neither_upload_nor_download_is_in_the_round():

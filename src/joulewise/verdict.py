@@ -138,8 +138,11 @@ def changes(costs: Costs, device: Device, density: float, value_bits: Floats) ->
     The largest tensors, up to half of the parameters, are changed; the others stay as they are.
     """
     chosen = _largest_half(costs.layout)
-    if costs.unit == "relative" or not chosen.any() or chosen.all():
+    between = Change("clients on different links or batteries: give each its own budget in joules")
+    if costs.unit == "relative":
         return ()
+    if chosen.all():  # one tensor
+        return (between,)
     values = np.where(chosen, np.minimum(value_bits, NARROW_BITS), value_bits)
     buffers = sum_of([term.per_kept for term in costs.terms if term.name == "send_buffer"], len(value_bits))
     narrow = costs.at_bits(values + index_bits(density))
@@ -150,7 +153,7 @@ def changes(costs: Costs, device: Device, density: float, value_bits: Floats) ->
         ),
         *_link_changes(costs, device, chosen, density),
         *_flash_changes(costs, device, chosen, density),
-        Change("clients on different links or batteries: give each its own budget in joules"),
+        between,
     )
 
 
