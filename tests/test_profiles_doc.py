@@ -23,7 +23,7 @@ from joulewise.plausible import check
 from joulewise.quantities import LARGEST, SMALLEST
 
 DOC = Path(__file__).parent.parent / "docs" / "profiles.md"
-TEXT = DOC.read_text(encoding="utf-8") if DOC.exists() else ""
+TEXT = DOC.read_text(encoding="utf-8")
 
 PARTS = (Device, Memory, Level, Compute, Link, Direction, LoRa, Battery)
 
