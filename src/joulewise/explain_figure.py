@@ -68,7 +68,7 @@ def _terms(alt: Any, found: Explanation) -> Any:
         .mark_bar()
         .encode(
             x=alt.X("energy:Q", title=f"Energy of what TopK keeps ({found.unit})", axis=_axis(alt)),
-            y=alt.Y("term:N", title=None, sort=list(found.total.terms)),
+            y=alt.Y("term:N", title=None, sort=[_words(term) for term in found.total.terms]),
             color=alt.Color("kind:N", title=None, scale=alt.Scale(scheme="tableau10")),
         )
         .properties(width=300, height=220)
@@ -78,4 +78,8 @@ def _terms(alt: Any, found: Explanation) -> Any:
 def _bars(found: Explanation) -> Iterator[dict[str, Any]]:
     for part in found.kinds:
         for term, energy in part.kept_terms.items():
-            yield {"kind": part.kind, "term": term.replace("_", " "), "energy": energy}
+            yield {"kind": part.kind, "term": _words(term), "energy": energy}
+
+
+def _words(term: str) -> str:
+    return term.replace("_", " ")
