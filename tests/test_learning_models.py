@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulewise.errors import LayoutError
-from joulewise.learning import CNN, MLP, Model, ResNet18, arrays, build, load_arrays
+from joulewise.learning import CNN, MLP, Model, ResNet18, arrays, build, load_arrays, multiply_accumulates
 
 DIGITS = (1, 8, 8, 10)
 CIFAR10 = (3, 32, 32, 10)
@@ -127,3 +127,30 @@ def test_arrays_of_another_model_are_refused_and_change_nothing(change, message)
     with pytest.raises(LayoutError, match=message):
         load_arrays(module, others)
     assert all(np.array_equal(before[name], array) for name, array in arrays(module).items())
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "expected"),
+    [
+        (MLP(hidden=(32, 16)), DIGITS, 64 * 32 + 32 * 16 + 16 * 10),
+        # 3 x 3 windows over 3 and 32 channels on 32 x 32 and 16 x 16 pixels, then 4096 -> 256 -> 10
+        (CNN(), CIFAR10, 1024 * 32 * 27 + 256 * 64 * 288 + 4096 * 256 + 256 * 10),
+        # stem, four stages of which the last three halve the image and have a shortcut, and the head
+        (
+            ResNet18(),
+            CIFAR10,
+            1024 * 64 * 27
+            + 4 * 1024 * 64 * 576
+            + sum(
+                pixels * out * (9 * into + 3 * 9 * out + into)
+                for pixels, into, out in ((256, 64, 128), (64, 128, 256), (16, 256, 512))
+            )
+            + 5120,
+        ),
+    ],
+    ids=repr,
+)
+def test_multiply_accumulates_of_a_forward_pass_are_those_counted_by_hand(model, shape, expected):
+    state = torch.get_rng_state()
+    assert multiply_accumulates(model, *shape) == expected
+    assert torch.equal(torch.get_rng_state(), state)

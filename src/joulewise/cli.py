@@ -22,8 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 import joulewise
-from joulewise import cli_devices, cli_meters
-from joulewise.errors import JoulewiseError, MissingExtra, ProfileError, RuleError, StudyError
+from joulewise import cli_devices, cli_explain, cli_meters
+from joulewise.errors import CostError, JoulewiseError, MissingExtra, ModelError, ProfileError, RuleError, StudyError
 from joulewise.terminal import Debug, empty_table, open_console, say
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ EXTRAS = {
     "altair": "report",
     "vl_convert": "report",
     "scipy": "report",
+    "safetensors": "safetensors",
     "yaml": "import",
 }
+TYPED = StudyError | ProfileError | RuleError | ModelError | CostError
 INTERRUPTED = 130
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -55,6 +57,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("explain")(cli_explain.explain)
 app.add_typer(cli_devices.app, name="devices")
 app.command("meters")(cli_meters.meters)
 
@@ -74,7 +77,7 @@ def main() -> NoReturn:
 
 def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, JoulewiseError):
-        return str(error), 2 if isinstance(error, StudyError | ProfileError | RuleError) else 1
+        return str(error), 2 if isinstance(error, TYPED) else 1
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is not None:

@@ -75,18 +75,23 @@ class Block:
 
     def touched(self, indices: npt.NDArray[np.uint32], layout: Layout) -> npt.NDArray[np.int64]:
         """Blocks of each tensor in which one of the ascending `indices` lies: int64[tensors]."""
-        counts = layout.counts(indices)
-        tensor = np.repeat(np.arange(len(counts)), counts)
-        block = (indices.astype(np.int64) - layout.offsets[tensor]) // self.elements[tensor]
-        first = np.ones(len(block), dtype=bool)
-        first[1:] = (block[1:] != block[:-1]) | (tensor[1:] != tensor[:-1])
-        return np.bincount(tensor[first], minlength=len(counts)).astype(np.int64)
+        return self._touched(indices, layout, layout.counts(indices))
 
     def energy(self, indices: npt.NDArray[np.uint32], layout: Layout) -> float:
         """What the blocks add to the prices of the kept `indices`, ascending."""
-        whole = self.per_touched * self.touched(indices, layout)
+        counts = layout.counts(indices)
+        whole = self.per_touched * self._touched(indices, layout, counts)
         # Where every coordinate of a block is kept, nothing is left to add but the rounding of its parts.
-        return math.fsum(np.maximum(whole - self.included * layout.counts(indices), 0.0).tolist())
+        return math.fsum(np.maximum(whole - self.included * counts, 0.0).tolist())
+
+    def _touched(
+        self, indices: npt.NDArray[np.uint32], layout: Layout, counts: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        tensor = np.repeat(np.arange(len(counts)), counts)
+        block = (indices - layout.offsets[tensor]) // self.elements[tensor]
+        first = np.ones(len(block), dtype=bool)
+        first[1:] = (block[1:] != block[:-1]) | (tensor[1:] != tensor[:-1])
+        return np.bincount(tensor[first], minlength=len(counts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,7 @@ JoulewiseError
 ├── PayloadError    bytes that are not a payload of this layout
 ├── StateError      client state that belongs to another model or run
 ├── ProfileError    a device file that is wrong or not there
+├── ModelError      a model or an update that cannot be read
 ├── DataError       a dataset that is not there, or partitions that cannot be made
 ├── ComputeError    a processor that this machine does not have
 ├── StudyError      a study file that is wrong
@@ -48,6 +49,10 @@ class StateError(JoulewiseError, ValueError):
 
 class ProfileError(JoulewiseError, ValueError):
     """A device file is wrong or not there."""
+
+
+class ModelError(JoulewiseError, ValueError):
+    """A model or a recorded update is not there, cannot be read, or does not fit."""
 
 
 class DataError(JoulewiseError, ValueError):

@@ -131,21 +131,22 @@ def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced
     moved until both together meet the budget.
     """
     room = _room(budget, priced)
-    low, fits = 0.0, within(_limited(budget, 0.0))
-    high, misses = room, within(_limited(budget, room))
-    if _taken(misses, priced) <= room:
-        return misses
+    tried = within(_limited(budget, room))
+    if (most := _taken(tried, priced)) <= room:
+        return tried
+    # What a selection spent is the least limit that makes it.
+    low, least, fits, kept, high = 0.0, 0.0, None, int(tried.indices.size), float(tried.spent or 0.0)
     for step in range(BLOCK_STEPS):
-        least, most = _taken(fits, priced), _taken(misses, priced)
-        if misses.indices.size - fits.indices.size <= 1 or least >= (1 - SLACK / 8) * room:
+        if kept - (0 if fits is None else fits.indices.size) <= 1 or least >= (1 - SLACK / 8) * room:
             break
         limit = _halfway(low, high) if step % 3 == 2 else _on_the_line((low, least), (high, most), room)
         tried = within(_limited(budget, limit))
-        if _taken(tried, priced) <= room:
-            low, fits = limit, tried
+        taken = _taken(tried, priced)
+        if taken <= room:
+            low, least, fits = limit, taken, tried
         else:
-            high, misses = limit, tried
-    return fits
+            high, most, kept = min(limit, float(tried.spent or 0.0)), taken, int(tried.indices.size)
+    return within(_limited(budget, 0.0)) if fits is None else fits
 
 
 def _halfway(low: float, high: float) -> float:
@@ -188,18 +189,22 @@ def _longest_that_fits(brief: Brief, budget: Joules | Bytes, priced: Costs, seed
     room = _room(budget, brief.costs)
     best: Draft | None = None
     fits, misses = _Try(0.0, 0.0, 0), _Try(math.inf, math.inf, int(np.count_nonzero(brief.carried)) + 1)
-    limit, streak = room, 0
+    limit, streak, before = room, 0, fits
     for _ in range(ENCODINGS):
         draft = brief.attempt(_limited(budget, limit), priced, seed)
         spent, constant = _spending(budget, draft, brief.costs)
         if spent <= room:
-            fits, best, streak = _Try(limit, spent, draft.kept), draft, max(streak, 0) + 1
+            before, fits, streak = fits, _Try(limit, spent, draft.kept), max(streak, 0) + 1
+            best = draft if best is None or draft.kept >= best.kept else best
         else:
             misses = _Try(min(limit, _estimate(budget, draft, priced)), spent, draft.kept)
             streak = min(streak, 0) - 1
         if fits.spent >= (1 - SLACK / 4) * room or misses.kept - fits.kept <= 1 or constant >= room:
             break
-        limit = _next_limit(fits, misses, constant, room, streak)
+        if misses.limit == math.inf:
+            limit = _further(before, fits, constant, room)
+        else:
+            limit = _next_limit(fits, misses, constant, room, streak)
     return best or _nothing_kept(brief.attempt(_limited(budget, 0.0), priced, seed), budget)
 
 
@@ -221,6 +226,16 @@ def _nothing_kept(draft: Draft, budget: Joules | Bytes) -> Draft:
     return draft
 
 
+def _further(before: _Try, fits: _Try, constant: float, room: float) -> float:
+    """Where the line through the last two messages that fitted, or through the one and nothing, meets the room."""
+    aim = room * (1 - SLACK / 8)
+    if before.kept and fits.spent > before.spent:
+        ahead = (aim - fits.spent) / (fits.spent - before.spent) * (fits.limit - before.limit)
+        return min(max(fits.limit + ahead, 1.001 * fits.limit), 4 * fits.limit)
+    growth = (aim - constant) / max(fits.spent - constant, room * 1e-3, 1e-300)
+    return fits.limit * max(1.001, growth)
+
+
 def _next_limit(fits: _Try, misses: _Try, constant: float, room: float, streak: int) -> float:
     """Where the straight line through the nearest messages meets the room, strictly between those tried.
 
@@ -228,9 +243,6 @@ def _next_limit(fits: _Try, misses: _Try, constant: float, room: float, streak: 
     streak that fits (or, below zero, does not) the other end counts half as much (the Illinois method).
     """
     aim = room * (1 - SLACK / 8)
-    if misses.limit == math.inf:
-        growth = (aim - constant) / max(fits.spent - constant, room * 1e-3, 1e-300)
-        return fits.limit * max(1.001, growth)
     below, above = max(aim - max(fits.spent, constant), 0.0), misses.spent - aim
     if streak > 0:
         above *= 0.5 ** (streak - 1)

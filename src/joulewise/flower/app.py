@@ -239,6 +239,7 @@ def client_app(arm: Arm, seed: int, compute: Compute, store: AbstractStore) -> C
         compressor.feedback,
         seed=seed,
         store=store,
+        multiply_accumulates=_multiply_accumulates(arm),
     )
     app = ClientApp(mods=[mod])
 
@@ -252,6 +253,17 @@ def client_app(arm: Arm, seed: int, compute: Compute, store: AbstractStore) -> C
         return Message(RecordDict({"node": answer}), reply_to=message)
 
     return app
+
+
+def _multiply_accumulates(arm: Arm) -> float | None:
+    """Of a client's training in a round on each of its examples, if a device says what they take."""
+    computes = [load_device(name).compute for name in dict.fromkeys(arm.devices)]
+    if all(compute is None or compute.training is None for compute in computes):
+        return None
+    dataset = _dataset(arm.data)
+    _, channels, height, width = dataset.train.images.shape
+    forward = learning.multiply_accumulates(arm.model, channels, height, width, dataset.classes)
+    return 3.0 * forward * arm.training.local_epochs  # backward: once for the inputs and once for the weights
 
 
 def _train(message: Message, context: Context, arm: Arm, seed: int, compute: Compute) -> Message:

@@ -118,6 +118,30 @@ def build(model: Model, channels: int, height: int, width: int, classes: int, se
         return model.module(channels, height, width, classes)
 
 
+def multiply_accumulates(model: Model, channels: int, height: int, width: int, classes: int) -> int:
+    """Count the multiply-accumulates of one forward pass on one image: those of convolutions and linear layers.
+
+    A step of training takes about three times as many: forward, and backward for inputs and for weights.
+
+    >>> multiply_accumulates(MLP(hidden=(64,)), channels=1, height=8, width=8, classes=10) == 64 * 64 + 64 * 10
+    True
+    """
+    counted: list[int] = []
+
+    def count(layer: nn.Module, _: object, outputs: torch.Tensor) -> None:
+        assert isinstance(layer.weight, torch.Tensor)
+        # Each output of a layer is a sum over all weights of one output channel.
+        counted.append(outputs.numel() * layer.weight[0].numel())
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes alone: nothing is computed
+        module = model.module(channels, height, width, classes).eval()
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.register_forward_hook(count)
+        module(torch.empty(1, channels, height, width))
+    return sum(counted)
+
+
 def arrays(module: nn.Module) -> dict[str, NDArray[np.generic]]:
     """Return parameters and buffers by name.
 

@@ -1,0 +1,150 @@
+"""`joulewise explain`, as a user meets it."""
+
+import json
+import re
+import sys
+
+import msgspec
+import numpy as np
+import pytest
+
+import joulewise as jw
+from joulewise import cli
+from joulewise.explain import explain
+from joulewise.explanation import Explanation
+from joulewise.modelfile import load_layout
+
+LTE = ("--device", "phone-lte-2021")
+
+
+@pytest.fixture
+def joule(tmp_path, monkeypatch, capsys):
+    """Type `joulewise explain ...`; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(cli.warnings, "formatwarning", cli.warnings.formatwarning)  # main changes it
+
+    def _joule(*arguments):
+        monkeypatch.setattr(sys, "argv", ["joulewise", "explain", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = capsys.readouterr()
+        return end.value.code, printed.out, printed.err
+
+    return _joule
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A small model whose tensors a test can name."""
+    np.savez(
+        tmp_path / "model.npz",
+        **{"conv.weight": np.ones((8, 4, 3, 3), np.float32), "fc.weight": np.ones((10, 80), np.float32)},
+    )
+    return "model.npz"
+
+
+def test_resnet18_on_lte_ends_with_the_verdict_that_it_does_not_matter(joule):
+    code, out, _ = joule("--model", "resnet18", *LTE)
+    assert code == 0
+    assert "resnet18 on phone-lte-2021: 11,173,962 parameters" in out
+    assert re.search(r"^\s*conv +20 +11,159,232 +99\.9 %", out, re.MULTILINE)
+    assert "contrast (largest over smallest price): 1\n" in out
+    assert "overlap with TopK at equal count: 100.000 % (CWMP)" in out
+    assert "dense upload, values only: 27.4 J marginal, 97.3 J with base power" in out
+    verdict = out.index("Verdict: Weighing by price does not matter here")
+    assert verdict > out.index("addressable share")
+    assert verdict < out.index("What would change it:") < out.index("8-bit values in the largest tensors")
+
+
+def test_json_is_the_record_and_nothing_else(joule, model):
+    code, out, err = joule("--model", model, *LTE, "--density", "0.1", "--json")
+    assert (code, err) == (0, "")
+    found = msgspec.json.decode(out, type=Explanation)
+    assert found == explain(load_layout(model), jw.load_device("phone-lte-2021"), 0.1)
+    assert json.loads(out)["verdict"]["answer"] == "does not matter"
+
+
+def test_an_update_gives_each_tensor_its_own_density(joule, model):
+    rng = np.random.default_rng(0)
+    conv, linear = rng.standard_normal((8, 4, 3, 3)), 1.3 * rng.standard_normal((10, 80))
+    np.savez("update.npz", **{"conv.weight": conv, "fc.weight": linear})
+    code, out, _ = joule("--model", model, *LTE, "--density", "0.1", "--update", "update.npz")
+    assert code == 0
+    assert "magnitudes: one update" in out
+    assert float(re.search(r"contrast .*: ([\d.]+)", out)[1]) > 1.01
+    assert re.search(r"overlap with TopK at equal count: \d+\.\d+ % \(CWMP\)", out)
+    assert re.search(r"^\s*CWMP +energy .* -?\d+\.\d %", out, re.MULTILINE)
+    assert re.search(r"Verdict: Weighing by price .* saves .* %", out)
+
+
+def test_widths_by_tensor_turn_the_verdict(joule, model):
+    out = joule("--model", model, *LTE, "--density", "0.1", "--value-bits", "fc*=8,*=32")[1]
+    assert "Verdict: Weighing by price matters here" in out
+
+
+def test_weights_partly_in_flash_turn_the_verdict(joule, model):
+    flash = ("--model", model, "--device", "mcu-flash-ble-nrf5340", "--density", "0.1")
+    assert "does not matter here" in joule(*flash)[1]
+    out = joule(*flash, "--in-ram", "fc*")[1]
+    assert re.search(r"Verdict: Weighing by price matters( little)? here", out)
+    assert "in flash" not in out.partition("What would change it")[2]
+
+
+@pytest.mark.parametrize("ending", ["svg", "png", "pdf"])
+def test_a_figure_is_drawn(joule, model, tmp_path, ending):
+    code, out, _ = joule("--model", model, *LTE, "--value-bits", "fc*=8,*=32", "--figure", f"picture.{ending}")
+    assert code == 0
+    assert f"figure: picture.{ending}" in out
+    content = (tmp_path / f"picture.{ending}").read_bytes()
+    assert content.startswith({"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}[ending])
+    if ending == "svg":
+        for text in (b"Share of parameters, cumulative", b"uplink", b"send buffer", b"linear"):
+            assert text in content
+
+
+def test_relative_prices_are_shown_without_joules(joule, model):
+    code, out, _ = joule("--model", model, "--device", "synthetic-kind-10")
+    assert code == 0
+    assert not re.search(r"\d [munpf]?J\b", out)
+    assert "relative prices: they compare tensors and are no joules" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--model", "resnet81", *LTE], 2, "--model resnet81 is not known; did you mean 'resnet18'?"),
+        (["--model", "cnn", "--device", "phone"], 2, "there is no device 'phone'"),
+        (["--model", "model.npz", *LTE, "--density", "0"], 2, "density is 0.0, expected a share above 0 and at most 1"),
+        (["--model", "model.npz", *LTE, "--value-bits", "x"], 2, "'x' is neither a number nor patterns"),
+        (["--model", "model.npz", *LTE, "--value-bits", "8,16"], 2, "'8,16' is neither a number nor patterns"),
+        (["--model", "model.npz", *LTE, "--value-bits", "-1"], 2, "is -1.0, expected a finite number above 0"),
+        (["--model", "model.npz", *LTE, "--value-bits", "conf*=8"], 2, "value_bits['conf*'] matches no tensor"),
+        (["--model", "model.npz", *LTE, "--image", "32x32"], 2, "--image 32x32 is not channels x height x width"),
+        (["--model", "model.npz", *LTE, "--figure", "a.gif"], 1, "--figure a.gif ends in '.gif'; give one of .svg"),
+        (["--model", "model.npz", *LTE, "--figure", "no/a.svg"], 1, "cannot write the figure to no/a.svg"),
+        (["--model", "model.npz", *LTE, "--update", "none.npz"], 2, "--update none.npz cannot be read: No such file"),
+        (["--model", "model.npz", *LTE, "--update", "zero.npz"], 2, "zero everywhere"),
+        (["--model", "model.npz", *LTE, "--update", "nan.npz"], 2, "holds NaN or infinity in tensor 'fc.weight'"),
+        (["--model", "object.npz", *LTE], 2, "array 'a' holds Python objects"),
+        (["--model", "model.npz", *LTE, "--boundary", "all"], 2, "'all' is not one of 'radio', 'device', 'memory'"),
+        (["--model", "model.npz", *LTE, "--in-ram", "fc*"], 2, "in_ram is for devices whose weights lie in flash"),
+        (["--model", "model.npz", *LTE, "--macs", "nan"], 2, "multiply_accumulates is nan"),
+        (LTE, 2, "Missing option '--model'"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_an_exit_code(joule, model, arguments, code, message):
+    np.savez("zero.npz", np.zeros(1088))
+    np.savez("nan.npz", np.where(np.arange(1088) == 300, np.nan, 1.0))
+    np.savez("object.npz", a=np.array([{}], dtype=object))
+    found, out, err = joule(*arguments)
+    assert (found, out) == (code, "")
+    assert message in re.sub(r"[\s│]+", " ", err)  # typer breaks lines
+    assert "Traceback" not in err
+
+
+def test_help_has_an_example(joule):
+    code, out, _ = joule("--help")
+    assert code == 0
+    assert "Example: joulewise explain" in out
+    assert "--debug" in out
