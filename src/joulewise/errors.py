@@ -12,6 +12,8 @@ JoulewiseError
 ├── ComputeError    a processor that this machine does not have
 ├── StudyError      a study file that is wrong
 ├── OutputError     an output folder or a row file that cannot be used
+├── CalibrationError a measurement of this machine that cannot be made or finished
+├── ArgumentError   an option of a command that is wrong
 ├── FederationError a federation that cannot go on
 └── MissingExtra    an optional part that is not installed
 """
@@ -63,6 +65,14 @@ class StudyError(JoulewiseError, ValueError):
 
 class OutputError(JoulewiseError, OSError):
     """An output folder or a row file cannot be used."""
+
+
+class CalibrationError(JoulewiseError, RuntimeError):
+    """A measurement of this machine cannot be made, or cannot be finished."""
+
+
+class ArgumentError(JoulewiseError, ValueError):
+    """An option of a command is wrong."""
 
 
 class FederationError(JoulewiseError, RuntimeError):
