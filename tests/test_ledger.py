@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from joulewise.codec import Encoded, encode_detailed
 from joulewise.costs import Costs
-from joulewise.devices import EnergyPerBit, load_device
+from joulewise.devices import load_device
 from joulewise.errors import CostError
 from joulewise.layout import Layout, Tensor
 from joulewise.ledger import Charge, downlink_charge, header_energy, mask_energy, total, uplink_charges
 from joulewise.prices import price
+from joulewise.quantities import EnergyPerBit
 from joulewise.select import Selection
 
 PHONE = load_device("phone-lte-2021")

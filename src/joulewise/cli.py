@@ -278,13 +278,13 @@ def check_device(device: Device, debug: Debug = False) -> None:
 
     Example: joulewise devices check my-phone.toml
     """
-    from joulewise import devices
+    from joulewise import devices, plausible
 
     del debug
     loaded = devices.load_device(device)
     console = _console()
-    for remark in devices.check(loaded):
-        console.print(f"note: {remark}", markup=False, soft_wrap=True)
+    for remark in plausible.check(loaded):
+        console.print(f"{remark.severity}: {remark.text}", markup=False, soft_wrap=True)
     console.print(f"{device}: a device of {len(devices.describe(loaded))} numbers in unit {loaded.unit}", markup=False)
 
 

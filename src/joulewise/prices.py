@@ -110,8 +110,8 @@ def _price_joules(
     tensors = len(layout.tensors)
     terms = []
     if device.memory is not None:
-        dram = device.memory.dram
-        terms.append(Term("send_buffer", values * (dram.write.si + dram.read.si), np.zeros(tensors)))
+        main = device.memory.main
+        terms.append(Term("send_buffer", values * (main.write.si + main.read.si), np.zeros(tensors)))
     if links:
         terms.append(_link_term("uplink", [link.up.marginal.si for link in links], bits))
     if links and boundary == "device":

@@ -1,0 +1,152 @@
+"""What a reader of a device's figures should know: implausible numbers, missing parts, different years."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from joulewise.devices import Device, describe, quantities
+from joulewise.quantities import Quantity
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was found.
+
+    Args:
+        severity: ``warning`` for what is probably wrong or cannot be priced, ``note`` for what a reader should know.
+        text: one sentence.
+    """
+
+    severity: Literal["warning", "note"]
+    text: str
+
+
+def check(device: Device) -> tuple[Finding, ...]:
+    """Look for implausible numbers, parts that a price needs, missing parts, and figures of different years.
+
+    Errors proper are raised by `load_device` already.
+
+    Example:
+        >>> from joulewise.devices import load_device
+        >>> [finding.text for finding in check(load_device("phone-lte-2021"))]
+        ['the numbers are of different years, 2012 to 2021: ...']
+    """
+    return (*_implausible(device), *_unpriced(device), *_absent(device), *_years(device))
+
+
+class _Range(msgspec.Struct, frozen=True):
+    low: float
+    high: float
+    unit: str
+    scale: float
+    what: str
+
+
+def _range(low: float, high: float, unit: str, scale: float, what: str) -> _Range:
+    return _Range(low * scale, high * scale, unit, scale, what)
+
+
+# The ends lie a factor of 2 to 10 outside of published figures, from sensor nodes to phones and boards.
+_SRAM = _range(0.005, 10, "pJ/bit", 1e-12, "energy per bit of on-chip memory")
+_DRAM = _range(1, 100, "pJ/bit", 1e-12, "energy per bit of DRAM")
+_FLASH_READ = _range(0.1, 1e4, "pJ/bit", 1e-12, "energy per bit read from flash")
+_FLASH_WRITE = _range(0.01, 1e3, "nJ/bit", 1e-9, "energy per bit written to flash")
+_MARGINAL = _range(0.1, 1e7, "nJ/bit", 1e-9, "energy per bit of a link")
+_OPERATION = _range(0.01, 1e4, "pJ", 1e-12, "energy of one operation")
+_RANGES = {
+    "memory.sram.read": _SRAM,
+    "memory.sram.write": _SRAM,
+    "memory.dram.read": _DRAM,
+    "memory.dram.write": _DRAM,
+    "memory.flash.read": _FLASH_READ,
+    "memory.flash.write": _FLASH_WRITE,
+    "memory.sram.capacity": _range(256, 2**30, "byte", 1, "capacity of on-chip memory"),
+    "memory.dram.capacity": _range(2**16, 2**43, "byte", 1, "capacity of DRAM"),
+    "memory.flash.capacity": _range(2**10, 2**45, "byte", 1, "capacity of flash"),
+    "line": _range(4, 4096, "byte", 1, "size of a line"),
+    "page": _range(64, 2**23, "byte", 1, "size of a flash page"),
+    "erase": _range(0.1, 1e5, "uJ", 1e-6, "energy of erasing a page"),
+    "compute.add": _range(0.01, 1e3, "pJ", 1e-12, "energy of one addition"),
+    "compute.multiply": _range(0.01, 1e3, "pJ", 1e-12, "energy of one multiplication"),
+    "compute.per_update": _range(0.1, 1e6, "pJ", 1e-12, "energy around one update"),
+    "compute.training": _OPERATION,
+    "marginal": _MARGINAL,
+    "goodput": _range(1, 1e11, "bit/s", 1, "goodput of a link"),
+    "link.base_power": _range(1, 1e5, "mW", 1e-3, "power of a device whose link is busy"),
+    "link.fixed": _range(1, 1e8, "uJ", 1e-6, "energy once per transmission"),
+    "framing": _range(1, 10, "1", 1, "number of bits on air per payload bit"),
+    "retransmission": _range(1, 10, "1", 1, "mean number of times that a bit is sent"),
+    "bandwidth": _range(7.8, 1625, "kHz", 1e3, "bandwidth of a LoRa channel"),
+    "link.up.power": _range(1, 1e3, "mW", 1e-3, "power of a LoRa device that sends"),
+    "idle_power": _range(0.1, 1e8, "uW", 1e-6, "power of a device that waits"),
+    "battery.capacity": _range(0.01, 1e3, "Wh", 3600, "energy of a battery"),
+}
+_MEASURED_WIDER = 30
+"""Measured on a whole device, a bit of memory takes its share of the processor too."""
+
+_SLIPS = (
+    (1 / 8, "a figure per byte is written as one per bit"),
+    (8.0, "a figure per bit is written as one per byte"),
+    (1 / 64, "a figure per 64-bit access is written as one per bit"),
+    (1e-3, "its prefix is one step too large, such as nJ for pJ"),
+    (1e3, "its prefix is one step too small, such as pJ for nJ"),
+)
+
+
+def _implausible(device: Device) -> Iterator[Finding]:
+    if device.unit == "relative":
+        return
+    for path, quantity in quantities(device):
+        expected = _RANGES.get(path) or _RANGES.get(path.rpartition(".")[2])
+        if expected is None:
+            continue
+        wider = _MEASURED_WIDER if quantity.kind == "measured" and path.startswith("memory.") else 1
+        if not expected.low <= quantity.si <= expected.high * wider:
+            yield Finding("warning", _implausible_text(path, quantity, expected))
+
+
+def _implausible_text(path: str, quantity: Quantity, expected: _Range) -> str:
+    low, high = expected.low / expected.scale, expected.high / expected.scale
+    slips = [text for factor, text in _SLIPS if expected.low <= quantity.si * factor <= expected.high]
+    if not path.startswith(("memory.", "link.up.marginal", "link.down.marginal")):
+        slips = [text for text in slips if "prefix" in text]
+    likely = f"; likely {', or '.join(slips)}" if slips else "; check the number and its unit"
+    expectation = f"{expected.what} is {low:g} to {high:g} {expected.unit}"
+    return f"{path} is {quantity.value:g} {quantity.unit}, but {expectation}{likely}"
+
+
+def _unpriced(device: Device) -> Iterator[Finding]:
+    memory, link = device.memory, device.link
+    sram = None if memory is None or memory.dram is None else memory.sram
+    if sram is not None and sram.capacity is None:
+        yield Finding("warning", "memory.sram.capacity is missing, so what fits beside DRAM cannot be told; add it")
+    if link is not None and link.base_power is not None and link.up.goodput is None:
+        yield Finding(
+            "warning", "link.up.goodput is missing, so link.base_power cannot be shared out over bits; add it"
+        )
+
+
+def _absent(device: Device) -> Iterator[Finding]:
+    link = device.link
+    if device.unit == "relative":
+        return
+    if link is None:
+        yield Finding("note", "there is no [link], so only boundary 'memory' can be priced")
+        return
+    if link.fixed is None:
+        yield Finding("note", "link.fixed is missing, so promotion and tail of a transmission are counted as 0")
+    if link.base_power is None:
+        yield Finding("note", "link.base_power is missing, so boundary 'device' cannot be priced")
+    if link.down is None:
+        yield Finding("note", "link.down is missing, so receiving is not charged")
+
+
+def _years(device: Device) -> Iterator[Finding]:
+    paths: dict[int, list[str]] = {}
+    for entry in describe(device):
+        paths.setdefault(entry.year, []).append(entry.path)
+    if len(paths) > 1:
+        listed = "; ".join(f"{year}: {', '.join(paths[year])}" for year in sorted(paths))
+        yield Finding("note", f"the numbers are of different years, {min(paths)} to {max(paths)}: {listed}")

@@ -1,0 +1,66 @@
+"""From the bytes of a TOML file to a checked record, with errors that say where and what to do."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from joulewise import schema
+from joulewise.errors import ProfileError
+
+LARGEST_FILE_BYTES = 1 << 20
+
+_TYPES = {
+    "Expected float": "expected a number",
+    "Expected int": "expected a whole number",
+    "Expected str": "expected text",
+    "Expected object": "expected a table",
+    "Number out of range": "the number is out of range",
+}
+
+
+def read(path: Path, largest: int = LARGEST_FILE_BYTES) -> bytes:
+    """The bytes of a file of at most `largest` bytes.
+
+    Raises:
+        ProfileError: it is not there, cannot be read, or is larger.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+    except OSError as error:
+        raise ProfileError(f"device file {str(path)!r} cannot be read: {error.strerror or error}") from error
+    if len(content) > largest:
+        raise ProfileError(f"device file {str(path)!r} has more than {largest} bytes; give the file of one device")
+    return content
+
+
+def tables(content: bytes, file: str) -> dict[str, Any]:
+    """The tables of a TOML file; a byte order mark before them is no matter.
+
+    Raises:
+        ProfileError: it is not UTF-8 text or not TOML.
+    """
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ProfileError(
+            f"device file {file!r} is not UTF-8 text at byte {error.start}; give a TOML text file"
+        ) from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ProfileError(f"device file {file!r} is not TOML: {error}; mend that place") from None
+
+
+def sentence(error: msgspec.ValidationError, raw: dict[str, Any], record: type, file: str) -> str:
+    """What is wrong with the tables `raw` of a file that could not be converted to `record`."""
+    fault = schema.fault(error, raw, record, {})
+    where = fault.where.removeprefix("$").removeprefix(".")
+    fact = fault.fact
+    for theirs, ours in _TYPES.items():
+        if fact.startswith(theirs):
+            fact = ours + fact.removeprefix(theirs)
+    place = f"{where}: " if where else ""
+    return f"device file {file!r}: {place}{fact}" + (f"; {fault.hint}" if fault.hint else "")
