@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import traceback
@@ -16,16 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 import joulewise
-from joulewise.errors import JoulewiseError, MissingExtra, ProfileError, RuleError, StudyError
+from joulewise import cli_calibrate
+from joulewise.errors import ArgumentError, JoulewiseError, MissingExtra, ProfileError, RuleError, StudyError
+from joulewise.terminal import console as _console
+from joulewise.terminal import say as _say
+from joulewise.terminal import table as _table
 
 if TYPE_CHECKING:
     from joulewise.progress import View
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 devices_app = typer.Typer(no_args_is_help=True, help="Device profiles: what moving a bit costs, and who says so.")
 app.add_typer(devices_app, name="devices")
+app.command("calibrate")(cli_calibrate.calibrate)
 
 Device = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A name of the list, or a file.", show_default=False)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -77,7 +79,7 @@ def main() -> NoReturn:
 
 def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, JoulewiseError):
-        return str(error), 2 if isinstance(error, StudyError | ProfileError | RuleError) else 1
+        return str(error), 2 if isinstance(error, StudyError | ProfileError | RuleError | ArgumentError) else 1
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is not None:
@@ -91,13 +93,6 @@ def _fail(message: str, code: int) -> NoReturn:
     console = _console(stderr=True)
     console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
     raise SystemExit(code) from None
-
-
-def _console(stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = 200  # a pipe or a file has no width: better long lines than cut ones
-    return console
 
 
 def _version(asked: bool) -> None:
@@ -291,13 +286,6 @@ def check_device(device: Device, debug: Debug = False) -> None:
 # ---------------------------------------------------------------- tables
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
-    return table
-
-
 def _print_tables(rows: Sequence[Row]) -> None:
     from joulewise import tables
 
@@ -318,7 +306,3 @@ def _write_report(rows: Sequence[Row], folders: Sequence[Path], out: Path) -> No
     command = f"joulewise run {STUDY_FILE}" if text else None
     page, *figures = report.write(rows, out, text, command)
     _say(f"\nreport: {page}, and {len(figures)} files in {out / 'figures'}")
-
-
-def _say(text: str) -> None:
-    _console().print(text, soft_wrap=True, markup=False)

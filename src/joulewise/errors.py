@@ -12,6 +12,7 @@ JoulewiseError
 ├── ComputeError    a processor that this machine does not have
 ├── StudyError      a study file that is wrong
 ├── OutputError     an output folder or a row file that cannot be used
+├── MeterError      a window of a meter that is used wrongly
 ├── CalibrationError a measurement of this machine that cannot be made or finished
 ├── ArgumentError   an option of a command that is wrong
 ├── FederationError a federation that cannot go on
@@ -67,6 +68,8 @@ class OutputError(JoulewiseError, OSError):
     """An output folder or a row file cannot be used."""
 
 
+class MeterError(JoulewiseError, ValueError):
+    """A window is closed by another meter than the one that opened it, or a window has no length."""
 class CalibrationError(JoulewiseError, RuntimeError):
     """A measurement of this machine cannot be made, or cannot be finished."""
 
