@@ -14,8 +14,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from joulewise.machine import Cache
 from joulewise.errors import CalibrationError
+from joulewise.machine import Cache
 from joulewise.regression import Line, fit, half_width
 
 POINTS = 6
@@ -30,6 +30,7 @@ NO_CACHE_BYTES = 32 << 20
 DRIFT = 0.1
 
 Kind = Literal["idle", "stream", "scatter", "send"]
+KINDS: tuple[Kind, ...] = ("idle", "stream", "scatter", "send")
 
 
 class Probe(msgspec.Struct, frozen=True):
@@ -119,7 +120,9 @@ class Idle(msgspec.Struct, frozen=True):
         """That idle power changed while the machine was measured, or None."""
         if abs(self.drift) <= DRIFT:
             return None
-        return f"idle power was {100 * abs(self.drift):.0f} % {'higher' if self.drift > 0 else 'lower'} after than before"
+        return (
+            f"idle power was {100 * abs(self.drift):.0f} % {'higher' if self.drift > 0 else 'lower'} after than before"
+        )
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -224,7 +227,7 @@ def idle_power(samples: Sequence[Sample]) -> Idle | None:
 
 
 def findings(samples: Sequence[Sample], idle: Idle | None) -> tuple[Finding, ...]:
-    """Lines of time, and of energy above idle, over the amounts of each part, in the order of first appearance.
+    """Lines of time, and of energy above idle, over the amounts of each part: caches, memory, lines, link.
 
     A point is the median over its windows. Energy of a call is ``(joules - idle power * seconds) / calls``, and the
     uncertainty of idle power widens the interval of a slope by itself times the seconds per amount.
@@ -233,13 +236,17 @@ def findings(samples: Sequence[Sample], idle: Idle | None) -> tuple[Finding, ...
         samples: of a whole calibration.
         idle: from `idle_power`; without it there is no energy.
     """
-    parts = dict.fromkeys(sample.probe.part for sample in samples if sample.probe.kind != "idle")
+    ordered = sorted(samples, key=lambda sample: (KINDS.index(sample.probe.kind), sample.probe.size_bytes))
+    largest_last = dict.fromkeys(sample.probe.part for sample in reversed(ordered) if sample.probe.kind != "idle")
+    parts = reversed(largest_last)
     return tuple(_finding(part, [sample for sample in samples if sample.probe.part == part], idle) for part in parts)
 
 
 def _finding(part: str, samples: Sequence[Sample], idle: Idle | None) -> Finding:
     amounts = sorted({sample.amount for sample in samples})
-    seconds = [_median(sample.work_s / sample.calls for sample in samples if sample.amount == amount) for amount in amounts]
+    seconds = [
+        _median(sample.work_s / sample.calls for sample in samples if sample.amount == amount) for amount in amounts
+    ]
     time = fit(amounts, seconds, seconds)
     if idle is None or any(sample.joules is None for sample in samples):
         return Finding(part, time, None)

@@ -63,6 +63,11 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
         return f"joulewise calibrate {self.version} on {self.host}, {self.date}"
 
     @property
+    def short(self) -> str:
+        """How energies come about, in a few words."""
+        return "measured" if self.watts is None else f"times measured, energies assumed from {self.watts:g} W"
+
+    @property
     def energy(self) -> str:
         """How energies come about."""
         if self.watts is not None:
@@ -88,7 +93,9 @@ def make_device(
     Raises:
         CalibrationError: there is no price at all.
     """
-    priced = {finding.part: finding for finding in found if finding.energy is not None and finding.energy.rises}
+    priced = {
+        finding.part: finding for finding in found if finding.energy and finding.energy.rises and finding.time.rises
+    }
     sram = next((_cache_level(cache, priced, origin) for cache in reversed(caches) if cache.name in priced), None)
     dram = _memory_level(priced, caches, memory_bytes, origin) if "memory" in priced else None
     link = _link(priced["link"], idle, origin) if "link" in priced else None
@@ -100,8 +107,7 @@ def make_device(
     return Device(
         schema=1,
         name=name,
-        description=f"{origin.host}; {'measured' if origin.watts is None else f'times measured, {origin.watts:g} W assumed'}, "
-        f"{origin.date}.",
+        description=f"{origin.host}; {origin.short}, {origin.date}.",
         unit="J",
         memory=None if sram is None and dram is None else Memory(sram=sram, dram=dram),
         link=link,
@@ -116,14 +122,18 @@ def _cache_level(cache: Cache, priced: Mapping[str, Finding], origin: Origin) ->
     swept = f"a sweep over working sets found no more in {cache.name}, to within a factor of 2; {origin.who}"
     reported = f"{cache.name} as the processor reports it to Linux; {origin.who}"
     how: tuple[Evidence, str] = ("measured", swept) if cache.origin == "swept" else ("datasheet", reported)
-    return Level(read=energy, write=energy, capacity=_size(cache.capacity_bytes, *how, origin), line=_line(cache, origin))
+    return Level(
+        read=energy, write=energy, capacity=_size(cache.capacity_bytes, *how, origin), line=_line(cache, origin)
+    )
 
 
-def _memory_level(
-    priced: Mapping[str, Finding], caches: Sequence[Cache], memory_bytes: int, origin: Origin
-) -> Level:
+def _memory_level(priced: Mapping[str, Finding], caches: Sequence[Cache], memory_bytes: int, origin: Origin) -> Level:
     lines = priced.get("lines")
-    told = f"; a sparse update costs {_short(lines)} touched, its indices and NumPy's work on them included" if lines else ""
+    told = (
+        f"; a sparse update costs {_short(lines)} touched, its indices and NumPy's work on them included"
+        if lines
+        else ""
+    )
     energy = _streamed(priced["memory"], "working sets beyond the last cache", told, origin)
     capacity = _size(memory_bytes, "datasheet", f"main memory as Linux reports it; {origin.who}", origin)
     return Level(read=energy, write=energy, capacity=capacity, line=_line(caches[-1], origin) if caches else None)
@@ -132,7 +142,9 @@ def _memory_level(
 def _streamed(finding: Finding, what: str, told: str, origin: Origin) -> EnergyPerBit:
     line = _energy(finding)
     words = f"{what}: half of a read-modify-write pass each, {_interval(line, READ_AND_WRITE_BITS, _PER_BIT)}{told}"
-    return _quantity(EnergyPerBit, line.slope / READ_AND_WRITE_BITS, _PER_BIT, origin.kind, _said(words, origin), origin)
+    return _quantity(
+        EnergyPerBit, line.slope / READ_AND_WRITE_BITS, _PER_BIT, origin.kind, _said(words, origin), origin
+    )
 
 
 def _link(finding: Finding, idle: Idle | None, origin: Origin) -> Link:
@@ -147,17 +159,21 @@ def _link(finding: Finding, idle: Idle | None, origin: Origin) -> Link:
         words = f"{sends}: intercept, ± {half} (95 %); promotion and tail of a radio after a pause are not in it"
         fixed = _quantity(Energy, line.intercept, _ENERGY, origin.kind, _said(words, origin), origin)
     base = None if idle is None else _idle(idle, origin)
-    up = Direction(marginal=_quantity(EnergyPerBit, line.slope / 8, _PER_BIT, origin.kind, marginal, origin), goodput=goodput)
+    up = Direction(
+        marginal=_quantity(EnergyPerBit, line.slope / 8, _PER_BIT, origin.kind, marginal, origin), goodput=goodput
+    )
     return Link(up=up, base_power=base, fixed=fixed)
 
 
 def _idle(idle: Idle, origin: Origin) -> Power:
-    words = f"at rest, mean of before and after, ± {_written(idle.half_w, _POWER)} (95 %), by {origin.meter}; {origin.who}"
+    words = (
+        f"at rest, mean of before and after, ± {_written(idle.half_w, _POWER)} (95 %), by {origin.meter}; {origin.who}"
+    )
     return _quantity(Power, idle.power_w, _POWER, "measured", words, origin)
 
 
 def _energy(finding: Finding) -> Line:
-    assert finding.energy is not None  # noqa: S101 (only what has an energy is priced)
+    assert finding.energy is not None
     return finding.energy
 
 
@@ -168,7 +184,8 @@ def _said(words: str, origin: Origin) -> str:
 def _interval(line: Line, bits: int, units: Mapping[str, float]) -> str:
     doubt = f"; {line.note}" if line.note else ""
     half = _written(line.slope_half / bits, units)
-    return f"± {half} (95 %), least squares over {line.points} sizes, medians of {REPEATS}, R2 = {line.r_squared:.4f}{doubt}"
+    fitted = f"least squares over {line.points} sizes, medians of {REPEATS}, R2 = {line.r_squared:.4f}"
+    return f"± {half} (95 %), {fitted}{doubt}"
 
 
 def _short(finding: Finding) -> str:
@@ -182,7 +199,9 @@ def _short(finding: Finding) -> str:
 def _line(cache: Cache, origin: Origin) -> Size | None:
     if cache.line_bytes is None:
         return None
-    return _size(cache.line_bytes, "datasheet", f"line of {cache.name} as the processor reports it; {origin.who}", origin)
+    return _size(
+        cache.line_bytes, "datasheet", f"line of {cache.name} as the processor reports it; {origin.who}", origin
+    )
 
 
 def _size(size_bytes: int, kind: Evidence, source: str, origin: Origin) -> Size:
@@ -218,11 +237,21 @@ def to_toml(device: Device, remarks: Sequence[str] = ()) -> str:
         remarks: lines of comment for the top.
     """
     head = [f"# {' '.join(remark.split())}" for remark in remarks]
-    head += ["", "schema = 1", f"name = {_text(device.name)}", f"description = {_text(device.description)}", 'unit = "J"']
-    return "\n".join(head).lstrip() + "\n" + "".join(
-        f"\n[{entry.path}]\nvalue = {entry.value!r}\nunit = {_text(entry.unit)}\nkind = {_text(entry.kind)}\n"
-        f"source = {_text(entry.source)}\nyear = {entry.year}\n"
-        for entry in describe(device)
+    head += [
+        "",
+        "schema = 1",
+        f"name = {_text(device.name)}",
+        f"description = {_text(device.description)}",
+        'unit = "J"',
+    ]
+    return (
+        "\n".join(head).lstrip()
+        + "\n"
+        + "".join(
+            f"\n[{entry.path}]\nvalue = {entry.value!r}\nunit = {_text(entry.unit)}\nkind = {_text(entry.kind)}\n"
+            f"source = {_text(entry.source)}\nyear = {entry.year}\n"
+            for entry in describe(device)
+        )
     )
 
 

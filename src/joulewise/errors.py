@@ -70,6 +70,8 @@ class OutputError(JoulewiseError, OSError):
 
 class MeterError(JoulewiseError, ValueError):
     """A window is closed by another meter than the one that opened it, or a window has no length."""
+
+
 class CalibrationError(JoulewiseError, RuntimeError):
     """A measurement of this machine cannot be made, or cannot be finished."""
 

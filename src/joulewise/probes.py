@@ -128,9 +128,7 @@ def measure(
         yield Sample(probe, amount, *ran, reading.joules, reading.domains, reading.note)
 
 
-def _prepared(
-    probe: Probe, space: Workspace, address: Address | None, stack: contextlib.ExitStack
-) -> tuple[Call, int]:
+def _prepared(probe: Probe, space: Workspace, address: Address | None, stack: contextlib.ExitStack) -> tuple[Call, int]:
     """What a window does over and over, done once, and the amount of one call."""
     call, amount = _call(probe, space, address, stack)
     call()  # brings the working set to where it stays
@@ -187,8 +185,8 @@ def _refuse(reading: Reading, domains: tuple[str, ...], probe: Probe) -> None:
         )
     if domains and reading.domains != domains:
         raise CalibrationError(
-            f"the sensor saw {', '.join(domains)} at first and {', '.join(reading.domains)} in a window of {probe.part}, "
-            "so there is no price; give more --seconds"
+            f"the sensor saw {', '.join(domains)} at first, and {', '.join(reading.domains)} in a window of "
+            f"{probe.part}, so there is no price; give more --seconds"
         )
 
 

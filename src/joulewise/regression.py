@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,7 +121,17 @@ def half_width(values: Sequence[float]) -> float:
     """
     if len(values) < 2:
         return float("inf")
-    return _t_quantile(len(values) - 1, (1 + CONFIDENCE) / 2) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    deviation = float(np.std(values, ddof=1))
+    return _t_quantile(len(values) - 1, (1 + CONFIDENCE) / 2) * deviation / math.sqrt(len(values))
+
+
+def need_scipy() -> None:
+    """Look before a long measurement whether its intervals can be computed.
+
+    Raises:
+        MissingExtra: SciPy is not installed.
+    """
+    _special()
 
 
 def _t_quantile(freedom: int, probability: float) -> float:

@@ -62,7 +62,9 @@ def parse_address(text: str) -> Address:
     """
     found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]\s]+)):(\d{1,5})", text)
     if found is None or not 0 < int(found[3]) < 65536:
-        raise ArgumentError(f"--sink is {text!r}, expected HOST:PORT with a port from 1 to 65535, such as 192.0.2.7:9000")
+        raise ArgumentError(
+            f"--sink is {text!r}, expected HOST:PORT with a port from 1 to 65535, such as 192.0.2.7:9000"
+        )
     return Address(found[1] or found[2], int(found[3]))
 
 
@@ -79,8 +81,8 @@ def connect(address: Address) -> socket.socket:
         connection = socket.create_connection((address.host, address.port), timeout=TIMEOUT_S)
     except OSError as error:
         raise CalibrationError(
-            f"no connection to sink {address}: {error.strerror or error}; run `joulewise calibrate --serve {address.port}` "
-            f"on that machine and let TCP port {address.port} through"
+            f"no connection to sink {address}: {error.strerror or error}; run `joulewise calibrate --serve "
+            f"{address.port}` on that machine and let TCP port {address.port} through"
         ) from error
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
@@ -97,10 +99,13 @@ def send(connection: socket.socket, payload: bytes, address: Address) -> None:
         connection.sendall(payload)
         answer = _receive(connection, ANSWER.size)
     except OSError as error:
-        raise CalibrationError(f"sink {address} went away: {error.strerror or error}; start it and this again") from error
+        raise CalibrationError(
+            f"sink {address} went away: {error.strerror or error}; start it and this again"
+        ) from error
     if answer != ANSWER.pack(len(payload)):
         raise CalibrationError(
-            f"{address} does not answer as a sink does; is it `joulewise calibrate --serve {address.port}` that runs there?"
+            f"{address} does not answer as a sink does; see that `joulewise calibrate --serve {address.port}` runs "
+            "there"
         )
 
 
@@ -121,7 +126,9 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
-        raise CalibrationError(f"--serve cannot listen on port {port}: {error.strerror or error}; try another") from error
+        raise CalibrationError(
+            f"--serve cannot listen on port {port}: {error.strerror or error}; try another"
+        ) from error
 
 
 def serve(server: socket.socket) -> Iterator[Served]:
