@@ -272,7 +272,7 @@ def test_a_device_file_is_checked(joule, folder):
 
 
 @pytest.mark.parametrize(
-    "command", [["run"], ["report"], ["devices", "list"], ["devices", "show"], ["devices", "check"]]
+    "command", [["run"], ["report"], ["calibrate"], ["devices", "list"], ["devices", "show"], ["devices", "check"]]
 )
 def test_every_command_has_help_with_an_example(joule, command):
     code, out, _ = joule(*command, "--help")
@@ -284,7 +284,7 @@ def test_every_command_has_help_with_an_example(joule, command):
 def test_help_lists_the_commands_and_version_the_version(joule):
     code, out, _ = joule("--help")
     assert code == 0
-    assert all(command in out for command in ("run", "report", "devices"))
+    assert all(command in out for command in ("run", "report", "calibrate", "devices"))
     assert joule("--version") == (0, f"joulewise {joulewise.__version__}\n", "")
     assert joule("rum")[0] == 2
 

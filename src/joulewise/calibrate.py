@@ -188,7 +188,7 @@ def plan(
 
 
 def _floors(caches: Sequence[Cache]) -> tuple[int, ...]:
-    return (0, *(2 * cache.capacity_bytes for cache in caches[:-1]))
+    return (0, *(2 * cache.capacity_bytes for cache in caches))[: len(caches)]
 
 
 def _streams(cache: Cache, low: int) -> list[Probe]:

@@ -236,7 +236,7 @@ def to_toml(device: Device, remarks: Sequence[str] = ()) -> str:
         device: a device in unit ``J``.
         remarks: lines of comment for the top.
     """
-    head = [f"# {' '.join(remark.split())}" for remark in remarks]
+    head = [f"# {_printable(remark)}" for remark in remarks]
     head += [
         "",
         "schema = 1",
@@ -253,6 +253,10 @@ def to_toml(device: Device, remarks: Sequence[str] = ()) -> str:
             for entry in describe(device)
         )
     )
+
+
+def _printable(remark: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in remark)
 
 
 def _text(text: str) -> str:
