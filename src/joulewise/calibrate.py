@@ -243,19 +243,16 @@ def findings(samples: Sequence[Sample], idle: Idle | None) -> tuple[Finding, ...
 
 
 def _finding(part: str, samples: Sequence[Sample], idle: Idle | None) -> Finding:
-    amounts = sorted({sample.amount for sample in samples})
-    seconds = [
-        _median(sample.work_s / sample.calls for sample in samples if sample.amount == amount) for amount in amounts
-    ]
-    time = fit(amounts, seconds, seconds)
-    if idle is None or any(sample.joules is None for sample in samples):
+    points = [[one for one in samples if one.amount == amount] for amount in sorted({one.amount for one in samples})]
+    amounts = [point[0].amount for point in points]
+    work = [statistics.median(one.work_s / one.calls for one in point) for point in points]
+    time = fit(amounts, work, work)
+    if idle is None or any(one.joules is None for one in samples):
         return Finding(part, time, None)
-    joules = [_median(_above(sample, idle) for sample in samples if sample.amount == amount) for amount in amounts]
-    return Finding(part, time, _widened(fit(amounts, joules, seconds), time, idle))
-
-
-def _median(values: object) -> float:
-    return float(np.median(list(values)))  # type: ignore[call-overload]
+    whole = [statistics.median(one.seconds / one.calls for one in point) for point in points]
+    joules = [statistics.median(_above(one, idle) for one in point) for point in points]
+    # Sensor and idle power both scatter in proportion to the length of a window.
+    return Finding(part, time, _widened(fit(amounts, joules, whole), fit(amounts, whole, whole), idle))
 
 
 def _above(sample: Sample, idle: Idle) -> float:
@@ -266,11 +263,11 @@ def _per(joules: float | None, seconds: float) -> float:
     return math.nan if joules is None else joules / seconds
 
 
-def _widened(energy: Line, time: Line, idle: Idle) -> Line:
+def _widened(energy: Line, whole: Line, idle: Idle) -> Line:
     return msgspec.structs.replace(
         energy,
-        slope_half=math.hypot(energy.slope_half, idle.half_w * time.slope),
-        intercept_half=math.hypot(energy.intercept_half, idle.half_w * time.intercept),
+        slope_half=math.hypot(energy.slope_half, idle.half_w * whole.slope),
+        intercept_half=math.hypot(energy.intercept_half, idle.half_w * whole.intercept),
     )
 
 
