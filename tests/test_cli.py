@@ -268,11 +268,75 @@ def test_a_device_file_is_checked(joule, folder):
     assert "did you mean 'phone-lte-2021'?" in err
 
 
+def test_all_devices_that_come_along_are_checked_without_an_argument(joule):
+    code, out, _ = joule("devices", "check")
+    assert code == 0
+    assert all(f"{name}: a device of " in out for name in joulewise.list_devices())
+    assert "warning:" not in out
+    assert "note: the numbers are of different years, 2012 to 2021" in out
+
+
+def test_a_warning_about_a_device_is_an_exit_code_of_its_own(joule, folder):
+    text = (Path(joulewise.__file__).parent / "profiles" / "phone-lte-2021.toml").read_text(encoding="utf-8")
+    (folder / "my.toml").write_text(text.replace('"nJ/bit"', '"pJ/bit"', 1), encoding="utf-8")
+    code, out, _ = joule("devices", "check", "my.toml")
+    assert code == 1
+    assert "warning: link.up.marginal is 76.7 pJ/bit, but energy per bit of a link is 0.1 to 1e+07 nJ/bit" in out
+
+
+def test_own_devices_are_listed_and_loaded_by_name(joule, folder, monkeypatch):
+    monkeypatch.setenv("JOULEWISE_DEVICES", str(folder / "mine"))
+    (folder / "mine").mkdir()
+    text = (Path(joulewise.__file__).parent / "profiles" / "phone-lte-2021.toml").read_text(encoding="utf-8")
+    (folder / "mine" / "my-phone.toml").write_text(text, encoding="utf-8")
+    assert re.search(r"^\s*my-phone\s+J\s+yours: ", joule("devices", "list")[1], re.MULTILINE)
+    assert joule("devices", "show", "my-phone")[0] == 0
+
+
+def test_a_power_profile_of_android_becomes_a_device_that_passes_its_check(joule, folder):
+    (folder / "power_profile.xml").write_text(
+        '<device name="Android"><item name="wifi.controller.tx">190</item>'
+        '<item name="wifi.controller.voltage">3700</item></device>',
+        encoding="utf-8",
+    )
+    command = ("devices", "import-android", "power_profile.xml", "--goodput", "20Mbit/s", "--out", "new/phone.toml")
+    code, out, _ = joule(*command)
+    assert code == 0
+    assert "note: battery.capacity is missing" in out
+    assert joulewise.load_device("new/phone.toml").link.up.marginal.si == pytest.approx(0.19 * 3.7 / 20e6)
+    assert joule("devices", "check", "new/phone.toml")[0] == 0
+    code, _, err = joule(*command)
+    assert code == 1
+    assert "--out new/phone.toml is there already; give another name, or --force" in err
+    assert joule(*command, "--force")[0] == 0
+    code, _, err = joule("devices", "import-android", "absent.xml", "--goodput", "20Mbit/s", "--out", "x.toml")
+    assert code == 2
+    assert "'absent.xml' cannot be read" in err
+    assert not (folder / "x.toml").exists()
+
+
+def test_an_accelerator_of_zigzag_becomes_a_device_that_passes_its_check(joule, folder):
+    (folder / "chip.yaml").write_text(
+        "memories:\n  sram: {size: 65536, r_cost: 8, w_cost: 8, r_bw: 64, w_bw: 64}\n", encoding="utf-8"
+    )
+    assert joule("devices", "import-zigzag", "chip.yaml", "--out", "chip.toml")[0] == 0
+    assert joulewise.load_device("chip.toml").memory.sram.capacity.si == 8192
+    code, _, err = joule("devices", "import-zigzag", "chip.yaml", "--sram", "ram", "--out", "other.toml")
+    assert code == 2
+    assert "--sram ram: 'chip.yaml' has no such memory; it has sram" in err
+
+
 # ---------------------------------------------------------------- help
 
 
 @pytest.mark.parametrize(
-    "command", [["run"], ["report"], ["calibrate"], ["devices", "list"], ["devices", "show"], ["devices", "check"]]
+    "command",
+    [
+        ["run"],
+        ["report"],
+        ["calibrate"],
+        *(["devices", each] for each in ("list", "show", "check", "import-android", "import-zigzag")),
+    ],
 )
 def test_every_command_has_help_with_an_example(joule, command):
     code, out, _ = joule(*command, "--help")

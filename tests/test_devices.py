@@ -1,5 +1,11 @@
 """Device profiles: every number has a unit and an origin, and a wrong file says where it is wrong."""
 
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -7,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulewise.devices import describe, list_devices, load_device
+from joulewise.devices import Device, describe, list_devices, load_device, user_devices
 from joulewise.errors import ProfileError
 from joulewise.plausible import check
+from joulewise.profilefile import dumps
 from joulewise.quantities import (
     Duration,
     Energy,
@@ -53,7 +60,7 @@ marginal = {{ value = 10.0, unit = "nJ/bit", {ORIGIN} }}
 
 def write(folder: Path, text: str) -> Path:
     file = folder / "mine.toml"
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     return file
 
 
@@ -221,8 +228,212 @@ def test_check_tells_of_a_lost_factor_of_a_thousand_and_of_missing_parts(tmp_pat
     device = load_device(write(tmp_path, RADIO.replace('"nJ/bit"', '"pJ/bit"')))
     [warning] = findings(device, "warning")
     assert warning.startswith("link.up.marginal is 10 pJ/bit, but energy per bit of a link is 0.1 to 1e+07 nJ/bit")
-    assert "pJ for nJ" in warning
+    assert "pico for nano" in warning
     notes = findings(device, "note")
     assert any("link.fixed is missing" in note for note in notes)
     assert any("boundary 'device' cannot be priced" in note for note in notes)
     assert any("link.down is missing" in note for note in notes)
+
+
+# ---------------------------------------------------------------- the profiles that come along
+
+PROFILES = resources.files("joulewise").joinpath("profiles")
+
+
+def leaves(table, path=()):
+    """Every table that has a value, with its path."""
+    if isinstance(table, dict):
+        if "value" in table:
+            yield path, table
+        for key, inner in table.items():
+            yield from leaves(inner, (*path, key))
+
+
+@pytest.mark.parametrize("name", list_devices())
+def test_a_number_that_loses_its_origin_is_refused(name, tmp_path):
+    text = PROFILES.joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    raw = tomllib.loads(text)
+    found = list(leaves(raw))
+    assert len(found) >= 3
+    path, leaf = found[-1]
+    for part in ("source", "kind", "year", "unit"):
+        kept = leaf.pop(part)
+        with pytest.raises(ProfileError, match=rf"{re.escape('.'.join(path))}: `{part}` is missing"):
+            load_device(write(tmp_path, as_toml(raw)))
+        leaf[part] = kept
+    assert load_device(write(tmp_path, as_toml(raw))) == load_device(name)
+
+
+def as_toml(table, path=()):
+    lines = [f"[{'.'.join(path)}]"] if path else []
+    lines += [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    return "\n".join(lines + [as_toml(inner, (*path, key)) for key, inner in table.items() if isinstance(inner, dict)])
+
+
+@pytest.mark.parametrize("name", list_devices())
+def test_a_number_that_is_second_hand_or_remembered_is_assumed(name):
+    for entry in describe(load_device(name)):
+        if re.search("second-hand|remembered|is assumed: the current", entry.source):
+            assert entry.kind == "assumed", entry.path
+        assert entry.kind != "measured", entry.path  # nobody measured anything on the devices that come along
+
+
+def test_the_profiles_that_come_along_cover_what_a_reader_looks_for():
+    names = " ".join(list_devices())
+    assert len(list_devices()) >= 15
+    for part in (
+        "wifi",
+        "lte",
+        "5g-low-band",
+        "5g-mmwave",
+        "ble",
+        "802154",
+        "lorawan",
+        "nbiot",
+        "flash",
+        "sbc",
+        "45nm",
+    ):
+        assert part in names
+    assert "table-7nm" in names
+
+
+def test_the_dense_upload_of_resnet18_on_lte_takes_the_energy_that_the_fit_gives():
+    link = load_device("phone-lte-2021").link
+    bits = 32 * 11_173_962
+    assert bits * link.up_per_bit == pytest.approx(27.4, abs=0.05)
+    assert bits * (link.up_per_bit + link.base_per_bit) == pytest.approx(97.3, abs=0.05)
+
+
+def test_the_flash_of_the_microcontroller_holds_its_model_in_pages():
+    memory = load_device("mcu-flash-ble-nrf5340").memory
+    assert (memory.home, memory.main) == ("flash", memory.sram)
+    page = memory.flash.page.si * 8 * memory.flash.write.si + memory.flash.erase.si
+    assert page == pytest.approx(1.31e-3, rel=0.01)  # one changed word costs a page
+
+
+def test_lorawan_at_a_higher_spreading_factor_costs_more_and_carries_less_within_its_duty_cycle():
+    links = [load_device(f"lorawan-eu868-sf{factor}").link for factor in (7, 9, 12)]
+    assert [link.up_per_bit * 1e6 for link in links] == pytest.approx([28.5, 101.0, 939.0], rel=3e-3)
+    kbit_per_hour = [link.up.goodput.si * 3.6 for link in links]
+    assert kbit_per_hour == pytest.approx([173, 49, 5.3], rel=0.02)
+
+
+# ---------------------------------------------------------------- plausibility
+
+
+def implausible(path, value, unit):
+    """The warning about one number of an otherwise plausible device."""
+    device = load_device("mcu-flash-ble-nrf5340")
+    raw = msgspec.to_builtins(device)
+    *tables, last = path.split(".")
+    inner = raw
+    for key in tables:
+        inner = inner[key]
+    inner[last] = {"value": value, "unit": unit, "kind": "literature", "source": "a test", "year": 2026}
+    return findings(msgspec.convert(raw, type(device)), "warning")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "unit", "slip"),
+    [
+        ("memory.sram.read", 100.0, "pJ/bit", "per 64-bit access"),
+        ("memory.sram.read", 0.2, "nJ/bit", "nano for pico"),
+        ("memory.sram.write", 0.001, "pJ/bit", "per bit is written as one per byte"),
+        ("memory.sram.write", 60.0, "pJ/bit", "per byte is written as one per bit"),
+        ("memory.flash.write", 13.4, "uJ/bit", "prefix is one step too large"),
+        ("link.up.marginal", 19.2, "pJ/bit", "prefix is one step too small"),
+        ("link.down.marginal", 19.2, "J/bit", "check the number"),
+        ("memory.sram.capacity", 1.0, "byte", "prefix is one step too small"),
+        ("compute.add", 156.0, "nJ", "prefix is one step too large"),
+        ("memory.flash.erase", 1.0, "PJ", "check the number"),
+    ],
+)
+def test_the_classic_slips_of_a_unit_are_outside_the_plausible_range_and_named(path, value, unit, slip):
+    [warning] = implausible(path, value, unit)
+    assert warning.startswith(f"{path} is {value:g} {unit}, but ")
+    assert re.search(r" is [0-9.e+-]+ to [0-9.e+-]+ ", warning)
+    assert slip in warning
+
+
+def test_a_measured_figure_of_memory_may_hold_the_processors_share():
+    device = load_device("table-45nm-horowitz-2014")
+    raw = msgspec.to_builtins(device)
+    raw["memory"]["dram"]["read"] |= {"value": 500.0, "kind": "measured"}
+    assert findings(msgspec.convert(raw, type(device)), "warning") == []
+    raw["memory"]["dram"]["read"] |= {"kind": "literature"}
+    assert len(findings(msgspec.convert(raw, type(device)), "warning")) == 1
+
+
+def test_check_tells_of_a_level_without_capacity_and_a_link_without_goodput():
+    raw = msgspec.to_builtins(load_device("table-45nm-horowitz-2014"))
+    raw["memory"]["sram"]["capacity"] = None
+    [warning] = findings(msgspec.convert(raw, Device), "warning")
+    assert "memory.sram.capacity is missing" in warning
+    raw = msgspec.to_builtins(load_device("phone-lte-2021"))
+    raw["link"]["up"]["goodput"] = None
+    [warning] = findings(msgspec.convert(raw, Device), "warning")
+    assert "link.up.goodput is missing, so link.base_power cannot be shared out" in warning
+
+
+def test_check_shows_figures_of_different_years():
+    [note] = [text for text in findings(load_device("phone-lte-2021"), "note") if "years" in text]
+    assert "2012 to 2021: 2012: link.fixed; 2019: memory.dram.read, memory.dram.write; 2021: link.up.marginal" in note
+
+
+# ---------------------------------------------------------------- your own files
+
+
+def test_a_byte_order_mark_is_no_matter(tmp_path):
+    file = tmp_path / "bom.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + RADIO.encode())
+    assert load_device(file).name == "radio"
+
+
+def test_a_lora_uplink_has_to_say_that_it_is_one(tmp_path):
+    text = PROFILES.joinpath("lorawan-eu868-sf9.toml").read_text(encoding="utf-8")
+    with pytest.raises(ProfileError, match=r"link\.up: `name` is missing"):
+        load_device(write(tmp_path, text.replace('name = "LoRa"\n', "")))
+
+
+def test_an_own_device_is_found_by_name_and_may_not_hide_one_that_comes_along(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("JOULEWISE_DEVICES", raising=False)
+    assert user_devices() == ()
+    folder = tmp_path / "joulewise" / "devices"
+    folder.mkdir(parents=True)
+    (folder / "my-radio.toml").write_text(RADIO)
+    assert user_devices() == ("my-radio",)
+    assert load_device("my-radio").name == "radio"
+    with pytest.raises(ProfileError, match="did you mean 'my-radio'"):
+        load_device("my-radioo")
+    (folder / "phone-lte-2021.toml").write_text(RADIO)
+    with pytest.raises(ProfileError, match=r"comes with joulewise, but .* has the same name"):
+        load_device("phone-lte-2021")
+    assert load_device(folder / "phone-lte-2021.toml").name == "radio"
+    monkeypatch.setenv("JOULEWISE_DEVICES", str(tmp_path / "elsewhere"))
+    assert user_devices() == ()
+    assert load_device("phone-lte-2021").name == "phone-lte-2021"
+
+
+def test_a_file_that_is_far_too_large_is_refused(tmp_path):
+    with pytest.raises(ProfileError, match="more than 1048576 bytes"):
+        load_device(write(tmp_path, RADIO + "#" * (1 << 20)))
+
+
+@pytest.mark.parametrize("name", list_devices())
+def test_a_device_that_is_written_out_loads_as_it_was(name, tmp_path):
+    device = load_device(name)
+    assert load_device(write(tmp_path, dumps(device))) == device
+
+
+def test_text_that_toml_would_trip_over_is_written_out_safely(tmp_path):
+    device = load_device("synthetic-residency-32")
+    hard = msgspec.structs.replace(device, description='a "quote", a \\ and \x7f \x00 \n \u00e9 \U0001f600')
+    assert load_device(write(tmp_path, dumps(hard))) == hard
+
+
+def test_importing_joulewise_loads_no_unit_library():
+    code = "import sys, joulewise; joulewise.list_devices(); print('pint' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,9 @@ from typing import TypeVar
 
 import msgspec
 
+from joulewise import profilefile
 from joulewise.calibrate import REPEATS, Finding, Idle
-from joulewise.devices import Device, Direction, Level, Link, Memory, describe
+from joulewise.devices import Device, Direction, Level, Link, Memory
 from joulewise.errors import CalibrationError, OutputError
 from joulewise.machine import Cache
 from joulewise.quantities import Energy, EnergyPerBit, Evidence, Power, Quantity, Rate, Size
@@ -237,32 +237,11 @@ def to_toml(device: Device, remarks: Sequence[str] = ()) -> str:
         remarks: lines of comment for the top.
     """
     head = [f"# {_printable(remark)}" for remark in remarks]
-    head += [
-        "",
-        "schema = 1",
-        f"name = {_text(device.name)}",
-        f"description = {_text(device.description)}",
-        'unit = "J"',
-    ]
-    return (
-        "\n".join(head).lstrip()
-        + "\n"
-        + "".join(
-            f"\n[{entry.path}]\nvalue = {entry.value!r}\nunit = {_text(entry.unit)}\nkind = {_text(entry.kind)}\n"
-            f"source = {_text(entry.source)}\nyear = {entry.year}\n"
-            for entry in describe(device)
-        )
-    )
+    return "\n".join((*head, "", profilefile.dumps(device))).lstrip("\n")
 
 
 def _printable(remark: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in remark)
-
-
-def _text(text: str) -> str:
-    # A basic string of TOML is one of JSON, but for DEL; a file name may hold what is no text at all.
-    readable = text.encode("utf-8", "replace").decode()
-    return json.dumps(readable, ensure_ascii=False).replace("\x7f", "\\u007F")
 
 
 def refuse_existing(out: Path, force: bool) -> None:

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Everything that writes to a terminal is here."""
+"""The command line: parse, call, print. Only this, its sub-commands and `terminal` write to a terminal."""
 
 # A command imports what it needs when it runs: else `joulewise --help` would wait for PyTorch and Flower.
 # ruff: noqa: PLC0415
@@ -22,11 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 import joulewise
-from joulewise import cli_calibrate
+from joulewise import cli_calibrate, cli_devices
 from joulewise.errors import ArgumentError, JoulewiseError, MissingExtra, ProfileError, RuleError, StudyError
-from joulewise.terminal import console as _console
-from joulewise.terminal import say as _say
-from joulewise.terminal import table as _table
+from joulewise.terminal import Debug, empty_table, open_console, say
 
 if TYPE_CHECKING:
     from joulewise.progress import View
@@ -43,6 +41,7 @@ EXTRAS = {
     "altair": "report",
     "vl_convert": "report",
     "scipy": "report",
+    "yaml": "import",
 }
 INTERRUPTED = 130
 SECONDS_BETWEEN_LINES = 30.0
@@ -56,12 +55,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-devices_app = typer.Typer(no_args_is_help=True, help="Device profiles: what moving a bit costs, and who says so.")
-app.add_typer(devices_app, name="devices")
+app.add_typer(cli_devices.app, name="devices")
 app.command("calibrate")(cli_calibrate.calibrate)
-
-Device = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A name of the list, or a file.", show_default=False)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def main() -> NoReturn:
@@ -90,7 +85,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 def _fail(message: str, code: int) -> NoReturn:
     if "--debug" in sys.argv:
         traceback.print_exc()
-    console = _console(stderr=True)
+    console = open_console(stderr=True)
     console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
     raise SystemExit(code) from None
 
@@ -157,7 +152,7 @@ def run(
         rows.close()  # stops the workers
         _fail(f"stopped; rows so far are in {folder}: go on with --resume", INTERRUPTED)
     if all(row.timing.started < began for row in view.latest.values()):
-        _say(f"{folder} holds this study complete, so nothing was run; for another run give another --out")
+        say(f"{folder} holds this study complete, so nothing was run; for another run give another --out")
     _conclude(folder)
 
 
@@ -169,12 +164,12 @@ def _conclude(folder: Path) -> None:
         _print_tables(rows)
         _write_report(rows, [folder], folder)
     except MissingExtra as missing:
-        _say(f"note: {missing}")
-    _say(f"rows: {folder / results.FILE_NAME}")
+        say(f"note: {missing}")
+    say(f"rows: {folder / results.FILE_NAME}")
 
 
 def _watched(rows: Iterable[Row], view: View) -> None:
-    console = _console(stderr=True)
+    console = open_console(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal:
         _watch_live(rows, view, console)
     else:
@@ -229,69 +224,15 @@ def report(
     _write_report(rows, folders, out or folders[0])
 
 
-# ---------------------------------------------------------------- devices
-
-
-@devices_app.command("list")
-def list_devices(debug: Debug = False) -> None:
-    """List the devices that come with joulewise.
-
-    Example: joulewise devices list
-    """
-    from joulewise import devices
-
-    del debug
-    table = _table("Device", "Unit", "Description")
-    for name in devices.list_devices():
-        device = devices.load_device(name)
-        table.add_row(name, device.unit, device.description)
-    _console().print(table)
-
-
-@devices_app.command("show")
-def show_device(device: Device, debug: Debug = False) -> None:
-    """Show every number of a device with its unit, how it is known, and where it comes from.
-
-    Example: joulewise devices show phone-lte-2021
-    """
-    from joulewise import devices
-
-    del debug
-    loaded = devices.load_device(device)
-    console = _console()
-    console.print(f"[bold]{escape(loaded.name)}[/] (unit {loaded.unit}): {escape(loaded.description)}\n")
-    table = _table("Number", "Value", "Unit", "Known as", "Year", "Source")
-    for entry in devices.describe(loaded):
-        row = (entry.path, f"{entry.value:g}", entry.unit, entry.kind, str(entry.year), entry.source)
-        table.add_row(*map(escape, row))
-    console.print(table)
-
-
-@devices_app.command("check")
-def check_device(device: Device, debug: Debug = False) -> None:
-    """Check a device file: exit code 2 if something is wrong, else what a reader of its figures should know.
-
-    Example: joulewise devices check my-phone.toml
-    """
-    from joulewise import devices, plausible
-
-    del debug
-    loaded = devices.load_device(device)
-    console = _console()
-    for remark in plausible.check(loaded):
-        console.print(f"{remark.severity}: {remark.text}", markup=False, soft_wrap=True)
-    console.print(f"{device}: a device of {len(devices.describe(loaded))} numbers in unit {loaded.unit}", markup=False)
-
-
 # ---------------------------------------------------------------- tables
 
 
 def _print_tables(rows: Sequence[Row]) -> None:
     from joulewise import tables
 
-    console = _console()
+    console = open_console()
     for found in tables.table(rows):
-        table = _table(*found.columns)
+        table = empty_table(*found.columns)
         for row in found.rows:
             table.add_row(*map(escape, row))
         console.print(Text(found.caption, style="bold"), table, *found.notes, sep="\n", markup=False)
@@ -305,4 +246,4 @@ def _write_report(rows: Sequence[Row], folders: Sequence[Path], out: Path) -> No
     text = studies[0].read_text(encoding="utf-8") if len(studies) == len(folders) == 1 else None
     command = f"joulewise run {STUDY_FILE}" if text else None
     page, *figures = report.write(rows, out, text, command)
-    _say(f"\nreport: {page}, and {len(figures)} files in {out / 'figures'}")
+    say(f"\nreport: {page}, and {len(figures)} files in {out / 'figures'}")

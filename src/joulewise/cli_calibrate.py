@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import joulewise
 from joulewise.errors import ArgumentError, CalibrationError
-from joulewise.terminal import console, say, table
+from joulewise.terminal import Debug, empty_table, open_console, say
 
 if TYPE_CHECKING:
     from joulewise.calibrate import Finding, Plan, Sample
@@ -60,7 +60,7 @@ def calibrate(
     ] = None,
     seconds: Annotated[float, typer.Option(metavar="S", help="About how long to measure.")] = 60.0,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there already.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Measure what moving a byte costs on this machine, from its caches to its link, and write a device profile.
 
@@ -162,7 +162,7 @@ def _origin(meter: Meter | None, watts: float | None, samples: Sequence[Sample])
 
 
 def _watched(samples: Iterable[Sample], plan: Plan) -> list[Sample]:
-    shown = console(stderr=True)
+    shown = open_console(stderr=True)
     if shown.is_terminal and not shown.is_dumb_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=shown, transient=True) as progress:
@@ -182,10 +182,10 @@ def _told(samples: Iterable[Sample], plan: Plan, shown: Console) -> Iterable[Sam
 
 
 def _print(found: Sequence[Finding], remarks: Sequence[str]) -> None:
-    shown = table("Part", "Time", "±", "Per second", "Energy", "±", "R2")
+    shown = empty_table("Part", "Time", "±", "Per second", "Energy", "±", "R2")
     for finding in found:
         shown.add_row(*_row(finding))
-    console().print(shown)
+    open_console().print(shown)
     for remark in remarks:
         say(f"note: {remark}")
 
@@ -285,5 +285,5 @@ def _serve(port: int, alone: bool) -> None:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    console(stderr=True).print(message, soft_wrap=True, markup=False)
+    open_console(stderr=True).print(message, soft_wrap=True, markup=False)
     raise typer.Exit(code)

@@ -103,6 +103,18 @@ class Entry(msgspec.Struct, frozen=True):
     year: int
 
 
+class Imported(msgspec.Struct, frozen=True):
+    """A device made from a file of another program.
+
+    Args:
+        device: the profile.
+        notes: what was left out or taken from elsewhere, one sentence each.
+    """
+
+    device: Device
+    notes: tuple[str, ...]
+
+
 def list_devices() -> tuple[str, ...]:
     """Names of the devices that come with joulewise, in alphabetical order.
 
@@ -114,14 +126,42 @@ def list_devices() -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
+def user_folder() -> Path:
+    """Where your own devices are looked up by name.
+
+    ``$JOULEWISE_DEVICES``, else ``$XDG_CONFIG_HOME/joulewise/devices``, else ``~/.config/joulewise/devices``.
+
+    Example:
+        >>> isinstance(user_folder(), Path)
+        True
+    """
+    if own := os.environ.get("JOULEWISE_DEVICES"):
+        return Path(own)
+    config = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(config) if config else Path("~/.config").expanduser()) / "joulewise" / "devices"
+
+
+def user_devices() -> tuple[str, ...]:
+    """Names of the TOML files in `user_folder`, in alphabetical order; none where it is not there.
+
+    Example:
+        >>> all(isinstance(name, str) for name in user_devices())
+        True
+    """
+    folder = user_folder()
+    return tuple(sorted(file.stem for file in folder.glob("*.toml"))) if folder.is_dir() else ()
+
+
 def load_device(name_or_path: str | os.PathLike[str]) -> Device:
-    """Load a device that comes with joulewise by its name, or your own from the path of a TOML file.
+    """Load a device by name, one that comes with joulewise or one of your own, or from the path of a TOML file.
 
     Args:
-        name_or_path: a name of `list_devices`, or a path (a ``Path``, or text with a ``/`` or ``.toml``).
+        name_or_path: a name of `list_devices` or `user_devices`, or a path (a ``Path``, or text with a ``/`` or
+            ``.toml``).
 
     Raises:
-        ProfileError: the name is unknown, the file cannot be read, or something in it is wrong.
+        ProfileError: the name is unknown, or both a device that comes with joulewise and one of yours have it;
+            the file cannot be read, or something in it is wrong.
 
     Example:
         >>> load_device("phone-lte-2021").link.up.marginal.si
@@ -130,12 +170,22 @@ def load_device(name_or_path: str | os.PathLike[str]) -> Device:
     text = os.fspath(name_or_path)
     if not isinstance(name_or_path, str) or text.endswith(".toml") or "/" in text or os.sep in text:
         return _decode(profilefile.read(Path(text)), text)
-    known = list_devices()
-    if text not in known:
+    shipped, own = list_devices(), user_devices()
+    if text in own:
+        path = user_folder() / f"{text}.toml"
+        if text in shipped:
+            raise ProfileError(
+                f"device {text!r} comes with joulewise, but {str(path)!r} has the same name; rename that file, or "
+                "give its path"
+            )
+        return _decode(profilefile.read(path), str(path))
+    if text not in shipped:
+        known = sorted({*shipped, *own})
         close = get_close_matches(text, known, n=1, cutoff=0.4)
         meant = f"did you mean {close[0]!r}? " if close else ""
         raise ProfileError(
-            f"there is no device {text!r}; {meant}Known: {', '.join(known)}; or give the path of a TOML file"
+            f"there is no device {text!r}; {meant}Known: {', '.join(known)}; or give the path of a TOML file, or put "
+            f"{text}.toml into {str(user_folder())!r}"
         )
     file = resources.files("joulewise").joinpath("profiles").joinpath(f"{text}.toml")
     return _decode(file.read_bytes(), f"{text}.toml")

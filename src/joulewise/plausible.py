@@ -90,8 +90,8 @@ _SLIPS = (
     (1 / 8, "a figure per byte is written as one per bit"),
     (8.0, "a figure per bit is written as one per byte"),
     (1 / 64, "a figure per 64-bit access is written as one per bit"),
-    (1e-3, "its prefix is one step too large, such as nJ for pJ"),
-    (1e3, "its prefix is one step too small, such as pJ for nJ"),
+    (1e-3, "its prefix is one step too large, by a factor of 1000 (such as nano for pico)"),
+    (1e3, "its prefix is one step too small, by a factor of 1000 (such as pico for nano)"),
 )
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
 import msgspec
 
@@ -229,6 +229,36 @@ class Number(Quantity, frozen=True):
         Quantity.__post_init__(self)
         if self.value != int(self.value):
             raise ValueError(f"`value` is {self.value}, expected a whole number of at least 1")
+
+
+Kind = TypeVar("Kind", bound=Quantity)
+
+
+def parse(text: str, dimension: type[Kind], source: str, year: int, kind: Evidence = "assumed") -> Kind:
+    """A number with its unit, as it is typed on a command line.
+
+    Args:
+        text: such as ``20Mbit/s`` or ``20 Mbit/s``.
+        dimension: what is expected.
+        source: where the number comes from.
+        year: of the source.
+        kind: how the number is known.
+
+    Raises:
+        ValueError: there is no number or no unit, or they are not of this dimension.
+
+    Example:
+        >>> parse("20Mbit/s", Rate, "a command line", 2026).si
+        20000000.0
+    """
+    found = re.fullmatch(r"\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([^\s\d.]\S*)\s*", text)
+    try:
+        value = float(found[1]) if found else None
+    except ValueError:
+        value = None
+    if found is None or value is None:
+        raise ValueError(f"expected a number and a unit, such as 20{dimension.units[-1]}, got {text!r}")
+    return dimension(value, found[2], kind, source, year)
 
 
 @lru_cache(maxsize=1)
