@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -182,7 +181,7 @@ def _told(samples: Iterable[Sample], plan: Plan, shown: Console) -> Iterable[Sam
 
 
 def _print(found: Sequence[Finding], remarks: Sequence[str]) -> None:
-    shown = empty_table("Part", "Time", "±", "Per second", "Energy", "±", "R2")
+    shown = empty_table("Part", "Time", "Per second", "Energy", "R2")
     for finding in found:
         shown.add_row(*_row(finding))
     open_console().print(shown)
@@ -191,17 +190,10 @@ def _print(found: Sequence[Finding], remarks: Sequence[str]) -> None:
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
-    line, energy = finding.time, finding.energy
-    rate = f"{_metric(1 / line.slope)}{'lines' if finding.unit == 'line' else 'B'}" if line.rises else "-"
-    return (
-        finding.part,
-        f"{_small(line.slope)}s/{finding.unit}",
-        _small(line.slope_half) + "s",
-        rate,
-        f"{_small(energy.slope)}J/{finding.unit}" if energy else "-",
-        _small(energy.slope_half) + "J" if energy else "-",
-        f"{line.r_squared:.4f}",
-    )
+    line, energy, unit = finding.time, finding.energy, finding.unit
+    rate = f"{_metric(1 / line.slope)}{'B' if unit == 'byte' else 'lines'}" if line.rises else "-"
+    joules = f"{_slope(energy)}J/{unit}" if energy else "-"
+    return finding.part, f"{_slope(line)}s/{unit}", rate, joules, f"{line.r_squared:.4f}"
 
 
 def _heading(origin: Origin) -> str:
@@ -214,9 +206,8 @@ def _lines(found: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def _commented(finding: Finding) -> tuple[str, ...]:
-    part, seconds, seconds_half, rate, joules, joules_half, r_squared = _row(finding)
-    energy = "no energy" if joules == "-" else f"{joules} ± {joules_half}"
-    return f"{part}:", f"{seconds} ± {seconds_half}", f"({rate}/s)", energy, f"R2 = {r_squared}"
+    part, seconds, rate, joules, r_squared = _row(finding)
+    return f"{part}:", seconds, f"({rate}/s)", "no energy" if joules == "-" else joules, f"R2 = {r_squared}"
 
 
 def _remarks(
@@ -248,12 +239,11 @@ def _doubts(finding: Finding) -> Iterable[str]:
         yield f"{finding.part}, energy: {energy.note}"
 
 
-def _small(amount: float) -> str:
-    """As in ``74.8 p``."""
-    if amount == 0 or not math.isfinite(amount):
-        return f"{amount:g} "
-    size, prefix = next((scale for scale in SCALES if abs(amount) >= scale[0]), SCALES[-1])
-    return f"{amount / size:.3g} {prefix}"
+def _slope(line: Line) -> str:
+    """As in ``74.8 ± 1.3 p``, the unit to follow."""
+    fitting = (scale for scale in SCALES if abs(line.slope) >= scale[0])
+    size, prefix = next(fitting, SCALES[-1])
+    return f"{line.slope / size:.3g} ± {line.slope_half / size:.2g} {prefix}"
 
 
 def _metric(amount: float) -> str:

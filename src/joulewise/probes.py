@@ -28,6 +28,8 @@ VALUE_BYTES = 4
 LINE_BYTES = 64
 """Taken for a line of cache where its size is not known."""
 SHIFTS = 64
+LEAST_WORK = 0.25
+"""Part of a window that must be work: a program that is put aside at its start would time one call."""
 SWEEP_BYTES = tuple(2**power for power in range(13, 28))
 SEND_S = 0.1
 """The largest payload takes about this long."""
@@ -159,12 +161,13 @@ def _run(call: Call, window_s: float, probe: Probe) -> tuple[int, float, float]:
     """Calls, length of the window in seconds, and how long this thread worked in it."""
     if probe.kind == "idle":
         call = partial(time.sleep, window_s)
-    calls, seconds, work_s = _window(call, window_s)
+    least_work_s = LEAST_WORK * window_s if probe.kind in {"stream", "scatter"} else 0.0
+    calls, seconds, work_s = _window(call, window_s, least_work_s)
     return calls, seconds, seconds if probe.kind == "send" else work_s
 
 
-def _window(call: Call, window_s: float) -> tuple[int, float, float]:
-    """Call until `window_s` is over, once at least; the clocks are read a few times only."""
+def _window(call: Call, window_s: float, least_work_s: float) -> tuple[int, float, float]:
+    """Call until `window_s` is over and this thread ran for `least_work_s`; the clocks are read a few times only."""
     calls, batch = 0, 1
     work_began, began = time.thread_time(), time.perf_counter()
     while True:
@@ -172,9 +175,10 @@ def _window(call: Call, window_s: float) -> tuple[int, float, float]:
             call()
         calls += batch
         elapsed = time.perf_counter() - began
-        if elapsed >= window_s:
-            return calls, elapsed, time.thread_time() - work_began
-        batch = max(1, int(calls * min(1.0, (window_s - elapsed) / elapsed)))
+        work_s = time.thread_time() - work_began
+        if elapsed >= window_s and work_s >= least_work_s:
+            return calls, elapsed, work_s
+        batch = max(1, int(calls * min(1.0, max(window_s - elapsed, least_work_s - work_s) / elapsed)))
 
 
 def _refuse(reading: Reading, domains: tuple[str, ...], probe: Probe) -> None:
@@ -208,7 +212,7 @@ def sweep(seconds: float, memory: Memory) -> tuple[Cache, ...]:
 
 
 def _swept(values: npt.NDArray[np.float32], window_s: float) -> float:
-    calls, _, work_s = _window(partial(np.negative, values, values), window_s)
+    calls, _, work_s = _window(partial(np.negative, values, values), window_s, LEAST_WORK * window_s)
     return work_s / calls
 
 
