@@ -1,8 +1,8 @@
 """A federation that trains nothing: each round depends on all rounds before, and it misbehaves on demand.
 
 The environment variable FAKE_FEDERATION holds JSON: ``delay`` seconds per round, ``blind`` for no
-checkpoints, and numbers of rounds: ``fail`` raises an error of joulewise, ``crash`` another one, ``die`` ends
-the process.
+checkpoints, ``diverge`` for the name of a rule whose third round gives NaN, and numbers of rounds: ``fail``
+raises an error of joulewise, ``crash`` another one, ``die`` ends the process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from joulewise.errors import DataError
+from joulewise.errors import DataError, UpdateError
 from joulewise.flower.app import Arm, RoundOutcome
 from joulewise.ledger import Charge
 from joulewise.results import ClientResult, ServerResult
@@ -35,6 +35,8 @@ def federate(
     for number in range(first, arm.rounds + 1):
         time.sleep(orders.get("delay", 0))
         _misbehave(orders, number)
+        if number == 3 and type(arm.compressor.rule).__name__ == orders.get("diverge"):
+            raise UpdateError("round 3, client 1: the update holds NaN or infinity in tensor 'w'")
         state = (state * 1.7 + seed + number) % 97
         checkpoint = None if orders.get("blind") else {"round": np.array(number), "model/state": np.array(state)}
         yield RoundOutcome(

@@ -138,8 +138,8 @@ def choose(a: np.ndarray, costs, rule, budget, key: int | None) -> Chosen:
     prices = per_coordinate(costs)
     scores = scores_of(a, prices, rule, key)
     if isinstance(budget, Price):
-        threshold = budget.value if isinstance(rule, CWMP) else math.sqrt(budget.value)
-        return Chosen([i for i, score in enumerate(scores) if score >= threshold and score > 0], None, None)
+        worth = [float(abs(Fraction(float(x))) ** rule.norm / Fraction(c)) for x, c in zip(a, prices, strict=True)]
+        return Chosen([i for i, each in enumerate(worth) if each >= budget.value and a[i] != 0], None, None)
     room = limited(costs, prices, bits_of(costs), budget)
     if room.limit < 0:
         return Chosen([], Fraction(0), None)

@@ -54,6 +54,8 @@ def test_framing_and_retransmission_multiply_both_directions_and_leave_the_base_
         (7.0, 222.0, 348, 1.024),  # ceil((8*235 - 28 + 44) / 28) = 68 groups of 5, and 8
         (9.0, 115.0, 153, 4.096),  # ceil((8*128 - 36 + 44) / 36) = 29 groups of 5, and 8
         (12.0, 51.0, 73, 32.768),  # ceil((8*64 - 48 + 44) / 40) = 13 groups of 5, and 8: slow symbols
+        (7.0, 1.0, 33, 1.024),  # ceil((8*14 - 28 + 44) / 28) = 5 groups of 5, and 8: without the check sum, 4 groups
+        (11.0, 51.0, 83, 16.384),  # ceil((8*64 - 44 + 44) / 36) = 15 groups of 5, and 8: just slow
     ],
 )
 def test_the_time_on_air_of_a_frame_is_the_formula_worked_by_hand(spreading_factor, payload, symbols, symbol_ms):

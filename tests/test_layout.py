@@ -81,3 +81,8 @@ def test_arrays_that_do_not_fit_are_named():
         layout.flatten({name: array for name, array in MODEL.items() if name != "fc.bias"})
     with pytest.raises(LayoutError, match=r"tensor 'fc\.bias' has shape \(5,\), but the layout says \(4,\)"):
         layout.flatten(MODEL | {"fc.bias": np.zeros(5, np.float32)})
+
+
+def test_a_name_with_a_line_break_is_refused_so_that_no_two_layouts_have_one_fingerprint():
+    with pytest.raises(LayoutError, match="line break"):
+        Layout.of({"a|(2,)|vector|float32\nb": np.zeros(2, np.float32)})

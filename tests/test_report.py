@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -189,7 +190,19 @@ def test_fewer_than_three_seeds_make_no_claim(tmp_path):
     words = " ".join(Outline(path.read_text(encoding="utf-8")).words)
     assert "With fewer than 3 seeds no claim is made." in words
     assert "2 seeds: no claim is made" in words
+    assert "no arm is called better than another" in words
     assert "cheaper" not in words
+    assert "highest" not in words
+
+
+@pytest.mark.usefixtures("light")
+def test_arms_that_do_alike_are_named_together(tmp_path):
+    alike = [row for row in ROWS if row.rule == "TopK" and row.budget == "density=0.1"]
+    twins = [msgspec.structs.replace(row, rule="CWMP", arm=row.arm.replace("TopK", "CWMP")) for row in alike]
+    path, *_ = report.write([*alike, *twins], tmp_path)
+    words = " ".join(Outline(path.read_text(encoding="utf-8")).words)
+    assert "of TopK density=0.1; within its interval: CWMP density=0.1." in words
+    assert "percent in every seed is that of TopK density=0.1, CWMP density=0.1." in words
 
 
 @pytest.mark.usefixtures("light")
@@ -216,6 +229,21 @@ def test_no_rows_and_a_folder_that_cannot_be_are_output_errors(tmp_path, light):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write the report"):
         report.write(ROWS, tmp_path / "file")
+
+
+def test_a_disk_that_fills_up_leaves_the_earlier_report_whole(tmp_path, light, monkeypatch):
+    before = {path: path.read_bytes() for path in report.write(ROWS, tmp_path)}
+
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"No space left.*give another --out"):
+        report.write(ROWS[:40], tmp_path)
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("package", ["altair", "vl_convert"])

@@ -447,3 +447,15 @@ def test_the_order_of_the_devices_is_part_of_the_study(tmp_path):
     started.close()
     with pytest.raises(OutputError, match="holds another study: its fleet"):
         list(run(load(studies[1]), tmp_path / "out", resume=True, federate=federate))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_arm_that_diverges_leaves_the_others_to_finish(study, whole, tmp_path, orders, jobs):
+    orders(diverge="CWMP")
+    rows, running = [], run(study, tmp_path / "out", jobs=jobs, federate=federate)
+    with pytest.raises(FederationError, match=r"2 of 4 runs diverged, first CWMP.*seed 0: round 3, client 1.*'w'"):
+        rows.extend(running)
+    expected = [row for row in whole if row.rule == "TopK" or row.round < 3]
+    assert by_arm(rows) == by_arm(results.read(tmp_path / "out")) == by_arm(expected)
+    orders()
+    assert by_arm(run(study, tmp_path / "out", resume=True, federate=federate)) == by_arm(whole)

@@ -570,11 +570,20 @@ def test_law_10_the_next_item_of_the_order_would_not_fit(case):
 @given(cases([pair for pair in RANKED_PAIRS if pair[1] is Price]))
 def test_law_10_a_price_keeps_exactly_what_is_worth_it(case):
     kept = set(selected(case).indices.tolist())
-    prices, value = per_coordinate(case.costs), Fraction(case.budget.value)
+    prices = per_coordinate(case.costs)
     for i, number in enumerate(case.a.tolist()):
-        worth = abs(Fraction(number)) ** case.rule.norm / Fraction(prices[i])
-        if abs(worth - value) > value * Fraction(1, 10**12):  # Scores are float64 numbers.
-            assert (i in kept) == (worth > value and number != 0)
+        worth = float(abs(Fraction(number)) ** case.rule.norm / Fraction(prices[i]))
+        assert (i in kept) == (worth >= case.budget.value and number != 0)
+
+
+@pytest.mark.parametrize("cost", [3.0, 7.0, 49.0, 0.1])
+def test_what_is_worth_exactly_the_price_is_kept(cost):
+    a = np.array([cost, 2 * cost, cost / 2], np.float32)
+    for rule in (CWMP(), Projection()):
+        worth = np.abs(a.astype(np.float64)) ** rule.norm / cost
+        for index in range(3):
+            kept = select(a, np.full(3, cost), rule, Price(float(worth[index])))
+            assert kept.indices.tolist() == np.flatnonzero(worth >= worth[index]).tolist()
 
 
 # ---------------------------------------------------------------- delta, contraction

@@ -406,7 +406,7 @@ MISTAKES = {
     ),
     "a rule without its budget": (
         "arms=[{rule='TopK'}]",
-        "arm TopK: TopK needs a budget: Count, Density, Joules or Bytes",
+        "arm TopK: TopK needs a budget: Count, Density, Joules or Bytes; add one, for example density = [0.01, 0.10]",
     ),
 }
 
@@ -508,3 +508,9 @@ def test_whatever_stands_in_a_file_is_a_study_or_one_sentence(tmp_path_factory, 
         assert expand(loaded)
         assert math.isfinite(loaded.training.learning_rate)
     assert explained
+
+
+def test_a_byte_order_mark_at_the_start_is_no_part_of_the_study(tmp_path):
+    (tmp_path / "marked.toml").write_text("\ufeff" + GRID, encoding="utf-8")
+    (tmp_path / "plain.toml").write_text(GRID, encoding="utf-8")
+    assert load(tmp_path / "marked.toml") == load(tmp_path / "plain.toml")

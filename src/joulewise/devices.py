@@ -182,10 +182,10 @@ def load_device(name_or_path: str | os.PathLike[str]) -> Device:
     if text not in shipped:
         known = sorted({*shipped, *own})
         close = get_close_matches(text, known, n=1, cutoff=0.4)
-        meant = f"did you mean {close[0]!r}? " if close else ""
+        meant = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)};"
         raise ProfileError(
-            f"there is no device {text!r}; {meant}Known: {', '.join(known)}; or give the path of a TOML file, or put "
-            f"{text}.toml into {str(user_folder())!r}"
+            f"there is no device {text!r}; {meant} Choose one of `joulewise devices list`, give the path of a TOML "
+            f"file, or put {text}.toml into {str(user_folder())!r}"
         )
     file = resources.files("joulewise").joinpath("profiles").joinpath(f"{text}.toml")
     return _decode(file.read_bytes(), f"{text}.toml")

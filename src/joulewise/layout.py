@@ -207,6 +207,8 @@ def _check_kinds(overrides: Mapping[str, str], arrays: Mapping[str, Any]) -> Non
 
 
 def _describe(name: str, array: Any, overrides: Mapping[str, Kind]) -> Tensor:
+    if "\n" in name:
+        raise LayoutError(f"tensor {name!r} has a line break in its name; rename it")
     dtype, shape = _dtype_name(array), tuple(int(length) for length in np.shape(array))
     chosen = next((kind for pattern, kind in overrides.items() if fnmatchcase(name, pattern)), None)
     if chosen in PARAMETER_KINDS and not _is_float(dtype):

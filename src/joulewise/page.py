@@ -107,14 +107,32 @@ def _lead(found: Summary) -> str:
         tables.counted(found.clients, "client"),
     )
     devices = found.settings.get("devices")
-    best = max((arm for arm in found.arms if arm.complete), key=lambda arm: arm.accuracy.mean)
     words = (
         f"{counts[0]}, {counts[1]}, {counts[2]} and {counts[3]}" + (f" on {devices}." if devices else "."),
         _energy_words(found),
-        f"The most accurate arm is {best.name}, at {100 * best.accuracy.mean:.1f} percent.",
-        _cheapest_words(found),
+        *_claims(found),
     )
     return " ".join(word for word in words if word)
+
+
+def _claims(found: Summary) -> tuple[str, ...]:
+    """Which arms stand out, where there are seeds enough to say so."""
+    whole = [arm for arm in found.arms if arm.complete]
+    if min(len(arm.runs) for arm in whole) < SEEDS_FOR_A_CLAIM:
+        return (f"With fewer than {SEEDS_FOR_A_CLAIM} seeds no arm is called better than another.",)
+    best = max(arm.accuracy.mean for arm in whole)
+    first = next(arm for arm in whole if arm.accuracy.mean == best)
+    edge = best - (first.accuracy.half or 0.0)
+    near = [arm.name for arm in whole if arm is not first and arm.accuracy.mean >= edge]
+    words = f"The highest mean accuracy is {100 * best:.1f} percent, of {first.name}"
+    if near:
+        words += f"; within its interval: {_few(near)}"
+    return (f"{words}.", _cheapest_words(found))
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = 3
+    return ", ".join(names) if len(names) <= shown else f"{', '.join(names[:shown])} and {len(names) - shown} more"
 
 
 def _energy_words(found: Summary) -> str:
@@ -135,8 +153,9 @@ def _cheapest_words(found: Summary) -> str:
     }
     if found.basis is None or not reached:
         return ""
-    name = min(reached, key=reached.__getitem__)
-    return f"{name} reaches {100 * found.target:.0f} percent in every seed for the least uplink energy."
+    least = min(reached.values())
+    names = _few([name for name, energy in reached.items() if energy == least])
+    return f"The least uplink energy that reaches {100 * found.target:.0f} percent in every seed is that of {names}."
 
 
 def _every_arm(found: Summary) -> str:

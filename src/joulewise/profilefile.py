@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,16 @@ from joulewise.errors import ProfileError
 
 LARGEST_FILE_BYTES = 1 << 20
 
-_TYPES = {
+_WORDS = {
+    " | null": "",
     "Expected float": "expected a number",
     "Expected int": "expected a whole number",
     "Expected str": "expected text",
     "Expected object": "expected a table",
     "Number out of range": "the number is out of range",
+    " of length >= 1": " that is not empty",
+    " >= ": " of at least ",
+    " <= ": " of at most ",
 }
 
 
@@ -60,12 +65,14 @@ def sentence(error: msgspec.ValidationError, raw: dict[str, Any], record: type, 
     """What is wrong with the tables `raw` of a file that could not be converted to `record`."""
     fault = schema.fault(error, raw, record, {})
     where = fault.where.removeprefix("$").removeprefix(".")
-    fact = fault.fact
-    for theirs, ours in _TYPES.items():
-        if fact.startswith(theirs):
-            fact = ours + fact.removeprefix(theirs)
+    expected, comma, came = fault.fact.partition(", got ")
+    for theirs, ours in _WORDS.items():
+        expected = expected.replace(theirs, ours)
+    hint = fault.hint
+    if expected == "expected a table" and re.fullmatch(r"[0-9.e+-]+", came):
+        hint = "a number is a table of value, unit, kind, source and year"
     place = f"{where}: " if where else ""
-    return f"device file {file!r}: {place}{fact}" + (f"; {fault.hint}" if fault.hint else "")
+    return f"device file {file!r}: {place}{expected}{comma}{came}" + (f"; {hint}" if hint else "")
 
 
 def dumps(record: msgspec.Struct) -> str:

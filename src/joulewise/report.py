@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -58,10 +59,13 @@ def write(
     out = Path(out)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        (out / "report.html").write_text(text, encoding="utf-8")
+        _put(out / "report.html", text.encode())
         figures = [path for number, one in enumerate(found) for path in _figures(one, _ending(found, number), out)]
     except OSError as error:
-        raise OutputError(f"cannot write the report to {out}: {error.strerror or error}") from error
+        raise OutputError(
+            f"cannot write the report to {out}: {error.strerror or error}; mend that or give another --out to "
+            "joulewise report: the rows are not touched"
+        ) from error
     return (out / "report.html", *figures)
 
 
@@ -112,10 +116,21 @@ def _save(spec: Spec, stem: Path) -> tuple[Path, ...]:
     spec = spec | {"config": _config(PAPER_INK) | {"background": "white"}}
     svg = convert.vegalite_to_svg(spec, vl_version=_vega_lite_version())
     paths = tuple(stem.parent / f"{stem.name}.{kind}" for kind in ("svg", "png", "pdf"))
-    paths[0].write_text(svg, encoding="utf-8")
-    paths[1].write_bytes(convert.svg_to_png(svg, ppi=FIGURE_PPI))
-    paths[2].write_bytes(convert.svg_to_pdf(svg))
+    _put(paths[0], svg.encode())
+    _put(paths[1], convert.svg_to_png(svg, ppi=FIGURE_PPI))
+    _put(paths[2], convert.svg_to_pdf(svg))
     return paths
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a disk that fills up leaves what was there before."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @cache

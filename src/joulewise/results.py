@@ -308,7 +308,7 @@ def _explained(verb: str, path: str | Path) -> Iterator[None]:
         raise
     except OSError as error:
         after = "its rows are as they were: mend that (free some space), then go on with --resume"
-        advice = "check the path" if verb == "read" else after
+        advice = "give the folder of a run, made by: joulewise run STUDY.toml --out DIR" if verb == "read" else after
         raise OutputError(f"cannot {verb} row file {path}: {error.strerror or error}; {advice}") from error
 
 

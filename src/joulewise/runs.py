@@ -15,12 +15,12 @@ import msgspec
 
 from joulewise import checkpoints, results, workers
 from joulewise.devices import describe, load_device
-from joulewise.errors import OutputError
+from joulewise.errors import FederationError, OutputError
 from joulewise.flower.app import Compute, Engine
 from joulewise.flower.app import federate as federate_with_flower
 from joulewise.results import Row
 from joulewise.study import Study, expand
-from joulewise.task import Federate, Setup, Task, origin_of, perform
+from joulewise.task import Diverged, Federate, Setup, Task, origin_of, perform
 
 STUDY_FILE = "study.json"
 DEVICES_FILE = "devices.json"
@@ -58,7 +58,7 @@ def run(  # noqa: PLR0913 (each is an option of the command)
         OutputError: the folder holds another study, or an unfinished one without `resume`; it is in use, or
             cannot be written.
         StudyError: the study is wrong.
-        FederationError: a federation cannot go on.
+        FederationError: a federation cannot go on; or, once all others are finished, that training diverged.
     """
     tasks = _tasks(study)
     folder = Path(out)
@@ -67,13 +67,34 @@ def run(  # noqa: PLR0913 (each is an option of the command)
         origin = origin_of(study.training.threads, compute)
         setup = Setup(study.name, folder, engine, compute, federate, origin)
         left, kept = _prepare(tasks, setup, resume)
+        if left and any(row.origin != origin for row in kept):
+            _log.warning(
+                "%s: its rows come from another version, commit or machine; bits may differ from here on", folder
+            )
         yield from kept
-        if jobs > 1 and len(left) > 1:
-            yield from workers.perform_all(left, setup, jobs)
-        else:
-            for task in left:
-                yield from perform(task, setup)
+        diverged = []
+        for item in _performed(left, setup, jobs):
+            if isinstance(item, Diverged):
+                diverged.append(item)
+            else:
+                yield item
+        if diverged:
+            raise _divergence(diverged, len(tasks), folder)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _performed(tasks: Sequence[Task], setup: Setup, jobs: int) -> Iterator[Row | Diverged]:
+    if jobs > 1 and len(tasks) > 1:
+        return workers.perform_all(tasks, setup, jobs)
+    return (item for task in tasks for item in perform(task, setup))
+
+
+def _divergence(diverged: Sequence[Diverged], tasks: int, folder: Path) -> FederationError:
+    first = diverged[0]
+    return FederationError(
+        f"{len(diverged)} of {tasks} runs diverged, first {first.arm}, seed {first.seed}: {first.reason}; all others "
+        f"are finished: joulewise report {folder} shows them"
+    )
 
 
 def rounds_of(study: Study) -> int:

@@ -236,9 +236,12 @@ def _above_price(vector: Vector, costs: Costs, rule: Ranked, budget: Price) -> S
     # a^2/c >= v is |a|/sqrt(c) >= sqrt(v): the threshold is on the score that the kernel knows.
     value = budget.value if rule.norm == 1 else math.sqrt(budget.value)
     with np.errstate(over="ignore"):  # Infinity, which no score reaches.
-        threshold = float(np.ldexp(value, -exponent))
+        threshold = float(np.ldexp(value * (1 - 2.0**-48), -exponent))
     ranking = Ranking(vector, costs.layout.offsets, weights)
     indices, values, squares = at_least(ranking, threshold)
+    # Scores are products with a rounded weight: at the threshold the quotient itself decides.
+    worth = np.abs(values, dtype=np.float64) ** (rule.norm or 1) / ranking.spread(costs.per_kept, indices)
+    indices, values = indices[worth >= budget.value], values[worth >= budget.value]
     delta = min(1.0, _mass(values, 2) / squares) if squares else 1.0
     return Selection(vector.size, indices, values, _energy(costs, indices), None, delta)
 

@@ -205,6 +205,8 @@ def _compressor(defaults: Defaults, choice: Choice) -> Compressor:
         return Compressor(rule=rule, budget=budget, values=values, feedback=feedback)
     except RuleError as error:
         advice = "take one of them out, and list the arms that you mean one by one as [[arms]]"
+        if budget is None:
+            advice = "add one, for example density = [0.01, 0.10] under [grid]"
         with_budget = f" with {labels.budget_text(budget)}" if budget else ""
         raise StudyError(f"arm {labels.text(rule)}{with_budget}: {error}; {advice}") from None
 

@@ -91,7 +91,7 @@ def decode(source: Source, record: type[Record]) -> Record:
 
 def _parse(path: Path) -> Table:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark at the start
         return _json(path, text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         near = sorted(str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.toml"))

@@ -13,9 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 import joulewise
 from joulewise import checkpoints, labels, results
-from joulewise.errors import OutputError
+from joulewise.errors import OutputError, UpdateError
 from joulewise.flower.app import Arm, Arrays, Compute, Engine, RoundOutcome
 from joulewise.results import Origin, Row, Timing
 
@@ -76,14 +78,30 @@ class Task:
         return out / "checkpoints" / f"{self.number:04d}.npz"
 
 
-def perform(task: Task, setup: Setup) -> Iterator[Row]:
+class Diverged(msgspec.Struct, frozen=True, tag=True):
+    """A task that ended early because an update was NaN or infinite; other tasks are not concerned."""
+
+    arm: str
+    seed: int
+    reason: str
+
+
+def perform(task: Task, setup: Setup) -> Iterator[Row | Diverged]:
     """Run a task, from its checkpoint if it has one; yield each row once it is written.
 
     A row is written before its checkpoint, so that a checkpoint never knows of a round whose row is missing.
+    The last item says so when training diverged.
 
     Raises:
         OutputError: a row or a checkpoint cannot be written.
     """
+    try:
+        yield from _rounds(task, setup)
+    except UpdateError as error:
+        yield Diverged(task.arm.name, task.seed, str(error))
+
+
+def _rounds(task: Task, setup: Setup) -> Iterator[Row]:
     path = task.checkpoint(setup.out)
     resume = checkpoints.load(path) if task.done else None
     if task.done and resume is None:

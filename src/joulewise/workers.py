@@ -17,7 +17,7 @@ import msgspec
 from joulewise import errors
 from joulewise.errors import FederationError, JoulewiseError
 from joulewise.results import Row
-from joulewise.task import Setup, Task, perform
+from joulewise.task import Diverged, Setup, Task, perform
 
 _STOP_SECONDS = 5.0
 
@@ -40,12 +40,12 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     trace: str
 
 
-Message = Made | Ready | Failed
+Message = Made | Diverged | Ready | Failed
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
-def perform_all(tasks: Sequence[Task], setup: Setup, jobs: int) -> Iterator[Row]:
-    """Run tasks in `jobs` processes; yield each row once it is written.
+def perform_all(tasks: Sequence[Task], setup: Setup, jobs: int) -> Iterator[Row | Diverged]:
+    """Run tasks in `jobs` processes; yield what `perform` yields of each.
 
     The processes are spawned, so a script that calls this needs ``if __name__ == "__main__":``.
 
@@ -63,10 +63,12 @@ def perform_all(tasks: Sequence[Task], setup: Setup, jobs: int) -> Iterator[Row]
                 message = _receive(connection, workers[connection])
                 if isinstance(message, Made):
                     yield message.row
+                elif isinstance(message, Diverged):
+                    yield message
                 elif isinstance(message, Failed):
                     raise _failure(message)
                 elif (number := next(waiting, None)) is not None:
-                    connection.send_bytes(str(number).encode())
+                    _give(connection, workers[connection], number)
                 else:
                     _finish(connection, workers.pop(connection))
     finally:
@@ -86,11 +88,22 @@ def _receive(connection: Connection, process: BaseProcess) -> Message:
     try:
         return _decoder.decode(connection.recv_bytes())
     except (EOFError, ConnectionError):
-        process.join(_STOP_SECONDS)
-        raise FederationError(
-            f"a worker process was killed (exit code {process.exitcode}), perhaps for want of memory; "
-            "rows so far are kept: go on with --resume and fewer --jobs"
-        ) from None
+        raise _killed(process) from None
+
+
+def _give(connection: Connection, process: BaseProcess, number: int) -> None:
+    try:
+        connection.send_bytes(str(number).encode())
+    except ConnectionError:
+        raise _killed(process) from None
+
+
+def _killed(process: BaseProcess) -> FederationError:
+    process.join(_STOP_SECONDS)
+    return FederationError(
+        f"a worker process was killed (exit code {process.exitcode}), perhaps for want of memory; "
+        "rows so far are kept: go on with --resume and fewer --jobs"
+    )
 
 
 def _failure(message: Failed) -> Exception:
@@ -131,8 +144,8 @@ def _work(connection: Connection, tasks: Sequence[Task], setup: Setup) -> None:
             _send(connection, Ready())
             task = tasks[int(connection.recv_bytes())]
             try:
-                for row in perform(task, setup):
-                    _send(connection, Made(row))
+                for item in perform(task, setup):
+                    _send(connection, item if isinstance(item, Diverged) else Made(item))
             except Exception as error:  # whatever it is, the parent has to hear of it
                 _send(connection, Failed(type(error).__name__, str(error), traceback.format_exc()))
                 return

@@ -14,7 +14,7 @@ from joulewise.codec import ValueType
 from joulewise.compress import ClientState, Compressor, ErrorFeedback, settle
 from joulewise.costs import Costs
 from joulewise.devices import Device, load_device
-from joulewise.errors import LayoutError, ProfileError, RuleError
+from joulewise.errors import LayoutError, ProfileError, RuleError, UpdateError
 from joulewise.flower import wire
 from joulewise.flower.state import AbstractStore, ContextStore
 from joulewise.layout import Arrays, Kind, Layout
@@ -116,7 +116,10 @@ class Sparsify:
         number = int(str(config.get("server-round", state.sequence + 1)))
         rng = np.random.default_rng([self._seed, number, partition, 1])
         update = layout.flatten(after) - layout.flatten(before)
-        sent = self._compressor.compress(update, state, costs, rng, after if layout.wholes else None)
+        try:
+            sent = self._compressor.compress(update, state, costs, rng, after if layout.wholes else None)
+        except UpdateError as error:
+            raise UpdateError(f"round {number}, client {partition}: {error}") from None
         self._store.save(context, replace(sent.state, run_id=context.run_id))
         result = ClientResult(
             partition=partition,
