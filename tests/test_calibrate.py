@@ -375,9 +375,12 @@ def test_any_text_survives_the_file(found, text, remark):
     assert readable["schema"] == 1
 
 
-def test_a_calibrated_profile_is_plausible(found):
-    remarks = check(make_device("mine", *found, CACHES, GIB, METERED))
-    assert not [remark.text for remark in remarks if "likely" in remark.text and "sram" not in remark.text]
+@pytest.mark.parametrize("watts", [None, 2.0, 15.0, 60.0])
+def test_a_calibrated_profile_is_plausible(found, watts):
+    lines, idle = found if watts is None else ([assumed(one, watts) for one in found[0]], None)
+    origin = METERED if watts is None else Origin(host="a board", date="2026-11-22", version="0", watts=watts)
+    device = make_device("mine", lines, idle, CACHES, GIB, origin)
+    assert not [remark.text for remark in check(device) if remark.severity == "warning"]
 
 
 # ---------------------------------------------------------------- files

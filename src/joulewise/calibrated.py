@@ -15,6 +15,7 @@ from joulewise.calibrate import REPEATS, Finding, Idle
 from joulewise.devices import Device, Direction, Level, Link, Memory
 from joulewise.errors import CalibrationError, OutputError
 from joulewise.machine import Cache
+from joulewise.plausible import BY_WATTS
 from joulewise.quantities import Energy, EnergyPerBit, Evidence, Power, Quantity, Rate, Size
 from joulewise.regression import Line
 
@@ -71,7 +72,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     def energy(self) -> str:
         """How energies come about."""
         if self.watts is not None:
-            return f"time measured, energy assumed: {self.watts:g} W (--watts) times the time; no sensor"
+            return f"time measured, energy assumed: {self.watts:g} W {BY_WATTS} times the time; no sensor"
         return f"energy above idle by {self.meter}"
 
 
