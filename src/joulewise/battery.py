@@ -16,6 +16,7 @@ from joulewise.sampling import Closed, Fault, SampledMeter, Value, text
 NAME = "battery"
 ABSENT = "no battery under /sys/class/power_supply"
 DISCHARGING = "Discharging"
+RESTING = frozenset({"Not charging", "Unknown", "Full"})  # of two batteries, while the other one discharges
 JOULES_PER_UWH = 3600e-6
 COULOMBS_PER_UAH = 3600e-6
 COARSE = (
@@ -42,7 +43,9 @@ class Batteries:
 
     def sample(self) -> tuple[Value | Fault, ...]:
         """What is left in each: microwatt-hours, or microampere-hours and microvolts."""
-        return tuple(_left(folder) for folder in self.folders)
+        told = [_facts(folder) for folder in self.folders]
+        on_battery = any(not isinstance(facts, Fault) and facts.get("STATUS") == DISCHARGING for facts in told)
+        return tuple(_left(folder, facts, on_battery) for folder, facts in zip(self.folders, told, strict=True))
 
     def between(self, domain: int, before: Value, after: Value, seconds: float) -> float | Fault:
         """What was drawn: ``before - after``, times the mean voltage where the gauge counts charge."""
@@ -73,18 +76,24 @@ def _feeds_machine(supply: Path) -> bool:
     return kind == "Battery" and scope != "Device" and present != "0"
 
 
-def _left(folder: Path) -> Value | Fault:
+def _facts(folder: Path) -> dict[str, str] | Fault:
     told = text(folder / "uevent")  # one read, so that all of it is of one moment
     if isinstance(told, Fault):
         return told
-    facts = dict(line.removeprefix("POWER_SUPPLY_").split("=", 1) for line in told.splitlines() if "=" in line)
+    return dict(line.removeprefix("POWER_SUPPLY_").split("=", 1) for line in told.splitlines() if "=" in line)
+
+
+def _left(folder: Path, facts: Mapping[str, str] | Fault, on_battery: bool) -> Value | Fault:
+    if isinstance(facts, Fault):
+        return facts
     status = facts.get("STATUS", "not given")
-    if status != DISCHARGING:
-        return Fault(
-            f"{folder.name} does not discharge (its status is {status}), so it does not tell what the machine draws: "
-            "unplug the charger"
-        )
-    return _gauge(folder, facts)
+    resting = on_battery and status in RESTING
+    if status == DISCHARGING or resting:
+        return _gauge(folder, facts)
+    return Fault(
+        f"{folder.name} does not discharge (its status is {status}), so it does not tell what the machine draws: "
+        "unplug the charger"
+    )
 
 
 def _gauge(folder: Path, facts: Mapping[str, str]) -> Value | Fault:

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 import joulewise
-from joulewise import cli_calibrate, cli_devices
+from joulewise import cli_calibrate, cli_devices, cli_meters
 from joulewise.errors import ArgumentError, JoulewiseError, MissingExtra, ProfileError, RuleError, StudyError
 from joulewise.terminal import Debug, empty_table, open_console, say
 
@@ -57,6 +57,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_devices.app, name="devices")
 app.command("calibrate")(cli_calibrate.calibrate)
+app.command("meters")(cli_meters.meters)
 
 
 def main() -> NoReturn:
@@ -127,12 +128,14 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the study; repeatable.", show_default=False),
     ] = None,
+    meter: Annotated[bool, typer.Option(help="Measure this machine's energy, where it has sensors.")] = True,
     debug: Debug = False,
 ) -> None:
     """Run every arm of a study with every seed, then show the table and write the report.
 
     Rows go to DIR/rows.jsonl as they are made. A run that was stopped goes on with --resume, and its rows are
-    the same as if it had never been stopped.
+    the same as if it had never been stopped. Where this machine has sensors of energy, what it took is measured and
+    shown beside the modelled energy; joulewise meters lists them.
 
     Example: joulewise run studies/quickstart.toml --jobs 2 --set rounds=5
     """
@@ -145,7 +148,8 @@ def run(
     folder = out or Path("runs") / loaded.name
     view = View(loaded.name, runs.rounds_of(loaded), loaded.rounds, jobs)
     began = datetime.now(UTC).isoformat(timespec="milliseconds")
-    rows = runs.run(loaded, folder, engine=engine, compute=compute, jobs=jobs, resume=resume)
+    sensors = cli_meters.usable() if meter else ()
+    rows = runs.run(loaded, folder, engine=engine, compute=compute, jobs=jobs, resume=resume, meters=sensors)
     try:
         _watched(rows, view)
     except KeyboardInterrupt:
@@ -239,11 +243,14 @@ def _print_tables(rows: Sequence[Row]) -> None:
 
 
 def _write_report(rows: Sequence[Row], folders: Sequence[Path], out: Path) -> None:
-    from joulewise import report
+    from joulewise import metering, report, tables
     from joulewise.runs import STUDY_FILE
 
     studies = [folder / STUDY_FILE for folder in folders if (folder / STUDY_FILE).exists()]
     text = studies[0].read_text(encoding="utf-8") if len(studies) == len(folders) == 1 else None
     command = f"joulewise run {STUDY_FILE}" if text else None
-    page, *figures = report.write(rows, out, text, command)
+    metered = tables.metered(part for folder in folders for part in metering.read(folder))
+    for line in metered:
+        say(f"this machine: {line}")
+    page, *figures = report.write(rows, out, text, command, metered)
     say(f"\nreport: {page}, and {len(figures)} files in {out / 'figures'}")

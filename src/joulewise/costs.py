@@ -6,9 +6,10 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from joulewise.devices import Entry, Unit
 from joulewise.errors import CostError
@@ -16,13 +17,23 @@ from joulewise.layout import Layout
 from joulewise.quanta import quanta
 from joulewise.tensorwise import Floats, PerTensor, bits_of, floats, per_tensor
 
+SEND_TERMS = ("send_buffer", "uplink", "base_power", "synthetic", "given")
+"""Terms of a price that are paid for sending: the send buffer, the link, and the base power while it is busy; or
+prices that stand for all of it."""
+
+RECEIVER_TERMS = ("downlink_share", "receiver_write")
+"""Terms that other devices pay: receiving a coordinate, and writing it."""
+
+TERMS = (*SEND_TERMS, "optimizer", "persistence", *RECEIVER_TERMS)
+"""Every term that a price of joulewise is made of."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
     """One part of the price of keeping a coordinate.
 
     Args:
-        name: ``send_buffer``, ``uplink``, ``base_power``, ``synthetic`` or ``given``.
+        name: one of `TERMS`.
         per_kept: float64[tensors] (or [n]), energy of keeping one coordinate.
         per_bit: float64[tensors], energy per encoded bit: 0 everywhere, or per_kept / bits_per_kept.
     """
@@ -30,6 +41,52 @@ class Term:
     name: str
     per_kept: Floats
     per_bit: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """What moves in blocks: a cache line, or a page of flash, is paid for whole however little of it is kept.
+
+    A block is `elements` neighbouring coordinates of one tensor, the first from the tensor's start. The price of a
+    kept coordinate already includes its own bits; what the blocks add to those prices is
+
+        sum over tensors g of  per_touched_g * touched_g - included_g * k_g
+
+    for k_g kept coordinates in touched_g blocks. It is no sum over coordinates: two in one block share it.
+
+    Args:
+        name: ``cache_lines``, ``flash_pages``, or the same at the receivers.
+        elements: int64[tensors], coordinates in a block; 1 in a tensor without blocks.
+        per_touched: float64[tensors], energy of a block of which something is kept; 0 in a tensor without.
+        included: float64[tensors], part of it that the price of each kept coordinate already holds.
+
+    Example:
+        >>> line = Block("cache_lines", np.array([16]), np.array([1.6]), np.array([0.1]))
+        >>> line.touched(np.array([0, 1, 40], np.uint32), Layout.single(48)).tolist()
+        [2]
+        >>> round(line.energy(np.array([0, 1, 40], np.uint32), Layout.single(48)), 3)
+        2.9
+    """
+
+    name: str
+    elements: npt.NDArray[np.int64]
+    per_touched: Floats
+    included: Floats
+
+    def touched(self, indices: npt.NDArray[np.uint32], layout: Layout) -> npt.NDArray[np.int64]:
+        """Blocks of each tensor in which one of the ascending `indices` lies: int64[tensors]."""
+        counts = layout.counts(indices)
+        tensor = np.repeat(np.arange(len(counts)), counts)
+        block = (indices.astype(np.int64) - layout.offsets[tensor]) // self.elements[tensor]
+        first = np.ones(len(block), dtype=bool)
+        first[1:] = (block[1:] != block[:-1]) | (tensor[1:] != tensor[:-1])
+        return np.bincount(tensor[first], minlength=len(counts)).astype(np.int64)
+
+    def energy(self, indices: npt.NDArray[np.uint32], layout: Layout) -> float:
+        """What the blocks add to the prices of the kept `indices`, ascending."""
+        whole = self.per_touched * self.touched(indices, layout)
+        # Where every coordinate of a block is kept, nothing is left to add but the rounding of its parts.
+        return math.fsum(np.maximum(whole - self.included * layout.counts(indices), 0.0).tolist())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,11 +98,12 @@ class Costs:
         unit: ``J`` or ``relative``.
         per_kept: float64[tensors] or float64[n], price of keeping one coordinate; finite and above 0.
         bits_per_kept: float64[tensors], estimated encoded bits of one kept coordinate.
-        per_bit: float64[tensors], uplink energy per encoded bit; 0 where no link is priced.
+        per_bit: float64[tensors], energy per encoded bit; 0 where no link is priced.
         fixed: energy once per reply sent, whatever is kept.
         terms: what `per_kept` is made of; they sum to it.
         boundary: ``radio``, ``device`` or ``memory``; ``synthetic`` and ``given`` where no link was priced.
         origins: the numbers behind the prices.
+        blocks: what moves in blocks, beside the prices; `select` does not know of it, a `Compressor` does.
 
     Raises:
         CostError: a price is not finite or not above 0, or an array has the wrong length.
@@ -64,6 +122,7 @@ class Costs:
     terms: tuple[Term, ...]
     boundary: str
     origins: tuple[Entry, ...] = ()
+    blocks: tuple[Block, ...] = ()
 
     def __post_init__(self) -> None:
         if self.unit not in get_args(Unit):
@@ -85,6 +144,22 @@ class Costs:
             raise CostError(
                 f"per_kept of tensor {name!r} is {self.per_kept[first]}, but a price must be finite and "
                 f"above 0{self._sources()}"
+            )
+        for block in self.blocks:
+            self._check_block(block)
+
+    def _check_block(self, block: Block) -> None:
+        tensors = len(self.layout.tensors)
+        if not block.elements.shape == block.per_touched.shape == block.included.shape == (tensors,):
+            raise CostError(f"blocks {block.name!r} need arrays of shape ({tensors},), one number per tensor")
+        whole, own = block.per_touched, block.included * block.elements
+        sound = (block.elements >= 1) & (own >= 0) & (own <= whole * (1 + 1e-9)) & np.isfinite(whole)
+        if not sound.all():
+            first = int(np.argmin(sound))
+            raise CostError(
+                f"blocks {block.name!r} of tensor {self.layout.tensors[first].name!r} have {block.elements[first]} "
+                f"elements at {whole[first]}, of which each kept coordinate holds {block.included[first]}; a block has "
+                f"at least one element and costs at least what its coordinates do{self._sources()}"
             )
 
     def _sources(self) -> str:
@@ -141,6 +216,25 @@ class Costs:
         """What keeping one coordinate costs besides its encoded bits: float64[tensors] (or [n])."""
         parts = [term.per_kept for term in self.terms if not term.per_bit.any()]
         return sum_of(parts, len(self.layout.tensors))
+
+    @property
+    def send_per_bit(self) -> Floats:
+        """What the sender pays per encoded bit: float64[tensors], `per_bit` without what receivers pay."""
+        if not any(term.name in RECEIVER_TERMS for term in self.terms):
+            return self.per_bit
+        mine = [term.per_bit for term in self.terms if term.name not in RECEIVER_TERMS]
+        return sum_of(mine, len(self.layout.tensors))
+
+    def block_energy(self, indices: npt.NDArray[Any]) -> float:
+        """What blocks add to the prices of the kept `indices` (ascending); 0 where nothing moves in blocks.
+
+        Example:
+            >>> line = Block("cache_lines", np.array([4]), np.array([8.0]), np.array([2.0]))
+            >>> costs = replace(Costs.of(np.full(8, 2.0)), blocks=(line,))
+            >>> costs.block_energy(np.array([0], np.uint32)), costs.block_energy(np.arange(8, dtype=np.uint32))
+            (6.0, 0.0)
+        """
+        return math.fsum(block.energy(indices, self.layout) for block in self.blocks)
 
     def at_bits(self, bits_per_kept: PerTensor) -> Costs:
         """The same prices when a kept coordinate takes other bits: only what is paid per bit changes.

@@ -16,7 +16,6 @@ from joulewise.sampling import Closed, Fault, SampledMeter, Value, number, text
 NAME = "ina3221"
 ABSENT = "no INA3221 under /sys/class/hwmon: Jetson boards have one"
 INPUT = re.compile(r"VDD_IN|POM_5V_IN|VIN|.*TOTAL.*", re.IGNORECASE)
-DENIED = "sudo chmod a+r it, or run as a user who may"
 STUCK_SAMPLES = 20  # as many equal products of millivolts and milliamperes are no coincidence on a busy board
 
 
@@ -41,8 +40,8 @@ class Rails:
 
     @property
     def name(self) -> str:
-        """``ina3221``, and the rail."""
-        return f"{NAME}:{self.rail.label}"
+        """``ina3221`` for the whole board, else with the rail, as ``ina3221:VDD_CPU_CV``."""
+        return NAME if self.whole else f"{NAME}:{self.rail.label}"
 
     @property
     def method(self) -> str:
@@ -56,8 +55,8 @@ class Rails:
 
     def sample(self) -> tuple[Value | Fault, ...]:
         """Power of the rail in watts: ``mV * mA * 1e-6``."""
-        voltage = number(self.rail.voltage, DENIED)
-        current = number(self.rail.current, DENIED)
+        voltage = number(self.rail.voltage)
+        current = number(self.rail.current)
         if isinstance(voltage, Fault):
             return (voltage,)
         if isinstance(current, Fault):
@@ -73,7 +72,7 @@ class Rails:
         """Whether the rail is the whole board, and whether it ever moved."""
         part = "" if self.whole else "one rail of several; rails may feed each other, so they are not added"
         if closed.constant and closed.samples >= STUCK_SAMPLES:
-            return f"all {closed.samples} samples were the same: the sensor may be stuck" + (part and f"; {part}")
+            return "every sample was the same: the sensor may be stuck" + (part and f"; {part}")
         return part
 
 

@@ -1,28 +1,54 @@
-"""What a message costs, written down as charges."""
+"""What a message costs, and what the round around it costs, written down as charges."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from joulewise.codec import Encoded
-from joulewise.costs import Costs
+from joulewise.costs import RECEIVER_TERMS, Costs, sum_of
 from joulewise.devices import Device, Unit
 from joulewise.errors import CostError
+from joulewise.layout import Layout
+from joulewise.residency import ELEMENT_BITS, traffic, working_levels
 from joulewise.select import Selection
 
 Basis = Literal["modelled", "measured"]
 """Computed from prices, or read from a meter."""
+
+MASK_TERMS = ("header", "kept", "optimizer", "persistence", "downlink_share", "blocks")
+"""Charges that the choice of coordinates makes: the header of a message that keeps something; sending what is kept
+(`joulewise.costs.SEND_TERMS`); the optimizer's step, the rewritten flash, and what receivers pay for it; and what lines
+and pages add."""
+
+REPLY_TERMS = ("whole", "fixed")
+"""Charges of a reply whatever it keeps: buffers and tensors that are not float, and the link's fixed energy."""
+
+ROUND_TERMS = ("training", "selection", "residual", "downlink", "memory_update", "idle")
+"""Charges of a client's round besides its reply."""
+
+TERMS = (*MASK_TERMS, *REPLY_TERMS, *ROUND_TERMS)
+"""Every charge of one client in one round, in the order in which a table shows them."""
+
+UPLINK_TERMS = frozenset({"header", "kept", "whole", "fixed"})
+"""Charges of sending a reply: the energy axis of a frontier."""
+
+DOWNLINK_TERM = "downlink"
+
+_APART = {"optimizer": "optimizer", "persistence": "persistence"} | dict.fromkeys(RECEIVER_TERMS, "downlink_share")
 
 
 class Charge(msgspec.Struct, frozen=True):
     """One thing that was paid for.
 
     Args:
-        term: what, for example ``kept`` or ``downlink``.
+        term: what, one of `TERMS`.
         energy: how much, in `unit`.
         unit: ``J`` or ``relative``.
         basis: ``modelled`` or ``measured``.
@@ -55,15 +81,36 @@ def total(charges: Iterable[Charge]) -> float:
     return math.fsum(charge.energy for charge in every)
 
 
+def addressable(charges: Iterable[Charge]) -> float:
+    """Share of the energy of these charges that the choice of coordinates made: `MASK_TERMS` over all of them.
+
+    No mask can save more than this part of what was spent (Amdahl's bound); with the charges of a reply that keeps
+    everything, it is the bound for a client that sparsifies. 0 where nothing was spent.
+
+    Raises:
+        CostError: the charges are in different units, or some are modelled and some measured.
+
+    Example:
+        >>> addressable([Charge("kept", 1.0, "J", "modelled"), Charge("fixed", 3.0, "J", "modelled")])
+        0.25
+    """
+    every = tuple(charges)
+    spent = total(every)
+    return total(charge for charge in every if charge.term in MASK_TERMS) / spent if spent else 0.0
+
+
 def uplink_charges(encoded: Encoded, selection: Selection, costs: Costs) -> tuple[Charge, ...]:
-    """What sending one encoded message costs.
+    """What one encoded message costs: the charges of its mask, and what the reply costs whatever it keeps.
 
     ``header``, ``kept``, ``whole`` (buffers and tensors that are not float) and ``fixed``; the bytes of the
     first three add up to the payload. ``kept`` is ``sum_g k_g * other_g + sum_g per_bit_g * bits_g`` over the
     tensors g, whose k_g kept coordinates take bits_g bits as encoded; with relative prices it is the sum of
-    the prices kept. Header and wholes belong to no tensor: they are charged at the highest energy per bit
-    among the tensors, which with one link is that link's, and with several never says too little. An empty
-    payload is a reply all the same, and costs ``fixed``.
+    the prices kept. Where the costs have such terms, ``optimizer``, ``persistence`` and ``downlink_share`` are the
+    same sums over theirs, and ``blocks`` is `Costs.block_energy` of the kept indices.
+
+    Header and wholes belong to no tensor: they are charged at the sender's highest energy per bit among the
+    tensors, which with one link is that link's, and with several never says too little. An empty payload is a
+    reply all the same, and costs ``fixed``.
 
     Args:
         encoded: the message, as ``encode_detailed`` made it.
@@ -87,17 +134,17 @@ def uplink_charges(encoded: Encoded, selection: Selection, costs: Costs) -> tupl
     header, whole = encoded.header_bytes, encoded.whole_bytes
     if not selection.indices.size:  # What is sent is sent for the wholes, its header too.
         header, whole = 0, header + whole
-    kept = _kept_energy(encoded, selection, costs)
+    sizes = {"header": header, "kept": size - header - whole}
+    mask = _mask_energies(encoded, selection, costs)
     return (
-        Charge("header", _loose_energy(header, costs), costs.unit, "modelled", header),
-        Charge("kept", kept, costs.unit, "modelled", size - header - whole),
+        *(Charge(term, energy, costs.unit, "modelled", sizes.get(term, 0)) for term, energy in mask.items()),
         Charge("whole", _loose_energy(whole, costs), costs.unit, "modelled", whole),
         Charge("fixed", costs.fixed, costs.unit, "modelled"),
     )
 
 
 def mask_energy(encoded: Encoded, selection: Selection, costs: Costs) -> float:
-    """What the choice of coordinates adds to a message: header and kept coordinates, as encoded.
+    """What the choice of coordinates adds: the charges of `MASK_TERMS`, as encoded, summed up.
 
     This is what a budget in joules bounds; wholes and the fixed energy are paid whatever is kept.
 
@@ -113,9 +160,7 @@ def mask_energy(encoded: Encoded, selection: Selection, costs: Costs) -> float:
         20.0
     """
     _check_layout(encoded, selection, costs)
-    if not selection.indices.size:
-        return 0.0
-    return math.fsum((header_energy(encoded, costs), _kept_energy(encoded, selection, costs)))
+    return math.fsum(_mask_energies(encoded, selection, costs).values())
 
 
 def header_energy(encoded: Encoded, costs: Costs) -> float:
@@ -124,7 +169,7 @@ def header_energy(encoded: Encoded, costs: Costs) -> float:
 
 
 def downlink_charge(payload_bytes: int, device: Device) -> tuple[Charge, ...]:
-    """What receiving `payload_bytes` costs a device: the marginal energy of its downlink, nothing else.
+    """What receiving `payload_bytes` costs a device: marginal energy, with framing and retransmission.
 
     Returns:
         One charge, or none where the device prices no downlink (synthetic devices have no link).
@@ -138,20 +183,123 @@ def downlink_charge(payload_bytes: int, device: Device) -> tuple[Charge, ...]:
     """
     if device.link is None or device.link.down is None:
         return ()
-    energy = payload_bytes * 8 * device.link.down.marginal.si
-    return (Charge("downlink", energy, "J", "modelled", payload_bytes),)
+    energy = payload_bytes * 8 * device.link.down_per_bit
+    return (Charge(DOWNLINK_TERM, energy, "J", "modelled", payload_bytes),)
+
+
+def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
+    reply: Iterable[Charge],
+    layout: Layout,
+    device: Device,
+    *,
+    bytes_down: int,
+    multiply_accumulates: float | None = None,
+    wall_time_s: float | None = None,
+    remembers: bool = False,
+) -> tuple[Charge, ...]:
+    """What one round of one client costs: its reply, and around it what no choice of coordinates changes.
+
+    =============  ==========================================================================================
+    training       ``multiply_accumulates * compute.training``
+    selection      selecting and encoding read the update once: ``32 * read`` for each parameter
+    residual       with error feedback the residual is read and written: ``32 * (read + write)`` for each
+    downlink       ``8 * bytes_down * down.marginal * framing * retransmission``
+    memory_update  the received model is written: ``32 * write`` for each parameter, and the wholes' own bits
+    idle           ``idle_power * wall_time_s``
+    =============  ==========================================================================================
+
+    A charge is left out where the device lacks its number, or the argument is None. Reads and writes are at the level
+    at which a tensor's weights are worked on. Rewritten flash is in the reply's charges: what this client sends makes
+    this client, and `fan_out` others, write it.
+
+    Args:
+        reply: charges of the reply, as `uplink_charges` wrote them.
+        layout: the model's tensors.
+        device: of the client; a relative one adds nothing, its prices stand for everything.
+        bytes_down: bytes of the request.
+        multiply_accumulates: of the training in this round: examples x epochs x those of one training step on an
+            example, forward and backward (three times the forward pass is usual).
+        wall_time_s: how long the client was switched on for the round.
+        remembers: whether there is error feedback.
+
+    Raises:
+        CostError: an argument is negative or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from joulewise.devices import load_device
+        >>> model = Layout.of({"fc.weight": np.ones((4, 2))})
+        >>> [each.term for each in round_charges((), model, load_device("phone-lte-2021"), bytes_down=100)]
+        ['selection', 'downlink', 'memory_update']
+    """
+    _check_amounts(bytes_down=bytes_down, multiply_accumulates=multiply_accumulates, wall_time_s=wall_time_s)
+    compute, idle = device.compute, device.idle_power
+    found: dict[str, float] = {}
+    if compute is not None and compute.training is not None and multiply_accumulates is not None:
+        found["training"] = multiply_accumulates * compute.training.si
+    found |= _memory_energies(layout, device, remembers)
+    if idle is not None and wall_time_s is not None:
+        found["idle"] = idle.si * wall_time_s
+    besides = {term: Charge(term, energy, "J", "modelled") for term, energy in found.items()}
+    besides |= {charge.term: charge for charge in downlink_charge(bytes_down, device)}
+    return (*reply, *(besides[term] for term in ROUND_TERMS if term in besides))
+
+
+@lru_cache(maxsize=64)  # The same in every round of a client.
+def _memory_energies(layout: Layout, device: Device, remembers: bool) -> Mapping[str, float]:
+    memory = device.memory
+    if memory is None:
+        return {}
+    levels = working_levels(layout, memory)
+    whole_bits = 8 * sum(tensor.size * _element_bytes(tensor.dtype) for tensor in layout.wholes)
+    found = {"selection": math.fsum((layout.sizes * traffic(levels, 1, 0)).tolist())}
+    if remembers:
+        found["residual"] = math.fsum((layout.sizes * traffic(levels, 1, 1)).tolist())
+    written = (layout.sizes * traffic(levels, 0, 1)).tolist()
+    found["memory_update"] = math.fsum((*written, whole_bits * memory.main.write.si))
+    return found
+
+
+def _element_bytes(dtype: str) -> int:
+    return ELEMENT_BITS // 8 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+
+
+def _check_amounts(**amounts: float | None) -> None:
+    for name, amount in amounts.items():
+        if amount is not None and not 0 <= amount < math.inf:
+            raise CostError(
+                f"{name} is {amount}, expected a finite number of at least 0, or None where it is not known"
+            )
+
+
+# ---------------------------------------------------------------- what a mask costs
+
+
+def _mask_energies(encoded: Encoded, selection: Selection, costs: Costs) -> dict[str, float]:
+    """Energy by term of `MASK_TERMS`; terms that the costs do not have are left out."""
+    found = {"header": header_energy(encoded, costs) if selection.indices.size else 0.0}
+    counts = costs.layout.counts(selection.indices)
+    found["kept"] = _kept_energy(encoded, selection, costs, counts)
+    for term in costs.terms:
+        if term.name in _APART:
+            each = term.per_bit * encoded.tensor_bits if term.per_bit.any() else term.per_kept * counts
+            energy = math.fsum(each.tolist())
+            charge = _APART[term.name]
+            found[charge] = found.get(charge, 0.0) + energy
+    if costs.blocks:
+        found["blocks"] = costs.block_energy(selection.indices)
+    return found
 
 
 def _loose_energy(size: int, costs: Costs) -> float:
-    return size * 8 * float(costs.per_bit.max(initial=0.0))
+    return size * 8 * float(costs.send_per_bit.max(initial=0.0))
 
 
-def _kept_energy(encoded: Encoded, selection: Selection, costs: Costs) -> float:
-    if costs.per_coordinate:
-        other = costs.other[selection.indices]
-    else:
-        other = costs.other * costs.layout.counts(selection.indices)
-    return math.fsum((*other.tolist(), *(costs.per_bit * encoded.tensor_bits).tolist()))
+def _kept_energy(encoded: Encoded, selection: Selection, costs: Costs, counts: npt.NDArray[np.int64]) -> float:
+    parts = [term.per_kept for term in costs.terms if term.name not in _APART and not term.per_bit.any()]
+    other = sum_of(parts, len(costs.layout.tensors))
+    each = other * counts if other.size == len(counts) else other[selection.indices]
+    return math.fsum((*each.tolist(), *(costs.send_per_bit * encoded.tensor_bits).tolist()))
 
 
 def _check_layout(encoded: Encoded, selection: Selection, costs: Costs) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,10 @@ from joulewise.select import Selection, select
 
 ENCODINGS = 6
 SLACK = 0.01
+REFINEMENTS = 8
+"""Of the first estimate: the density of each tensor follows from the prices, and the prices from it."""
+SETTLED_BITS = 0.01
+BLOCK_STEPS = 40
 # Encoded bits of a value above a threshold: sign and mantissa, and what its exponent still has to say.
 TYPICAL_VALUE_BITS = {"float32": 26.0, "float16": 13.0, "bfloat16": 10.0, "int8": 8.0}
 
@@ -72,7 +76,7 @@ class Brief:
         seed = None if rng is None else int(rng.integers(2**63))
         if not isinstance(self.budget, Joules | Bytes):
             return self.attempt(self.budget, self.costs, seed)
-        priced = self._priced()
+        priced = self._priced(self.budget, seed)
         if isinstance(self.budget, Joules) and isinstance(self.rule, MinVariance):
             return self._in_expectation(self.budget, priced, seed)
         return _settled(_longest_that_fits(self, self.budget, priced, seed), self.budget, self.costs)
@@ -88,24 +92,82 @@ class Brief:
         return _settled(draft, budget, self.costs)
 
     def attempt(self, budget: Budget | None, priced: Costs, seed: int | None) -> Draft:
-        """Select under a budget at estimated prices, and encode."""
-        rng = None if seed is None else np.random.default_rng(seed)
-        selection = select(self.carried, priced, self.rule, budget, rng)
+        """Select under a budget at estimated prices and the energy of blocks, and encode."""
+        selection = self._chosen(self.rule, budget, priced, seed)
         return Draft(selection, encode_detailed(selection, self.costs.layout, self.values, self.whole))
 
-    def _priced(self) -> Costs:
-        """Prices at the density that TopK would give each tensor at this budget, refined once."""
+    def _chosen(self, rule: Rule, budget: Budget | None, priced: Costs, seed: int | None) -> Selection:
+        def within(limited: Budget | None) -> Selection:
+            rng = None if seed is None else np.random.default_rng(seed)
+            return select(self.carried, priced, rule, limited, rng)
+
+        if isinstance(budget, Joules) and priced.blocks:
+            return _within_blocks(within, budget, priced)
+        return within(budget)
+
+    def _priced(self, budget: Joules | Bytes, seed: int | None) -> Costs:
+        """Prices at the density that TopK would give each tensor at this budget, at a fixed point of the two."""
         costs = self.costs
-        if isinstance(self.budget, Joules) and not costs.per_bit.any():
+        if isinstance(budget, Joules) and not costs.per_bit.any():
             return costs
         types = (self.values,) * len(costs.layout.tensors) if isinstance(self.values, str) else self.values
         value_bits = np.array([TYPICAL_VALUE_BITS[value_type] for value_type in types], dtype=np.float64)
         priced = costs.at_bits(value_bits + index_bits(0.01))
-        for _ in range(2):
-            counts = costs.layout.counts(select(self.carried, priced, TopK(), self.budget).indices)
+        for _ in range(REFINEMENTS):
+            counts = costs.layout.counts(self._chosen(TopK(), budget, priced, seed).indices)
             density = np.maximum(counts, 0.5) / np.maximum(costs.layout.sizes, 1)
-            priced = priced.at_bits(value_bits + index_bits(np.minimum(density, 0.5)))
+            bits = value_bits + index_bits(np.minimum(density, 0.5))
+            settled = bool(np.all(np.abs(bits - priced.bits_per_kept) <= SETTLED_BITS))
+            priced = priced.at_bits(bits)
+            if settled:
+                break
         return priced
+
+
+def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced: Costs) -> Selection:
+    """The longest selection whose prices and blocks together take at most the budget.
+
+    Blocks are no sum over coordinates, but what they take only grows along the order: the limit on the prices alone is
+    moved until both together meet the budget.
+    """
+    room = _room(budget, priced)
+    low, fits = 0.0, within(_limited(budget, 0.0))
+    high, misses = room, within(_limited(budget, room))
+    if _taken(misses, priced) <= room:
+        return misses
+    for step in range(BLOCK_STEPS):
+        least, most = _taken(fits, priced), _taken(misses, priced)
+        if misses.indices.size - fits.indices.size <= 1 or least >= (1 - SLACK / 8) * room:
+            break
+        limit = _halfway(low, high) if step % 3 == 2 else _on_the_line((low, least), (high, most), room)
+        tried = within(_limited(budget, limit))
+        if _taken(tried, priced) <= room:
+            low, fits = limit, tried
+        else:
+            high, misses = limit, tried
+    return fits
+
+
+def _halfway(low: float, high: float) -> float:
+    return math.sqrt(low * high) if low > 0 else high / 2
+
+
+def _on_the_line(fits: tuple[float, float], misses: tuple[float, float], room: float) -> float:
+    """Where the line through two limits and what they take meets the room; a line in logarithms, if it may be."""
+    (low, least), (high, most) = fits, misses
+    aim = (1 - SLACK / 16) * room
+    if low > 0 < least < aim:
+        share = math.log(aim / least) / math.log(most / least)
+        limit = low * math.exp(share * math.log(high / low))
+    else:
+        limit = low + (high - low) * max(aim - least, 0.0) / (most - least)
+    margin = 1e-3 * (high - low)
+    return min(max(limit, low + margin), high - margin)
+
+
+def _taken(selection: Selection, priced: Costs) -> float:
+    """What a selection takes at estimated prices, blocks included."""
+    return float(selection.spent or 0.0) + priced.block_energy(selection.indices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +205,7 @@ def _longest_that_fits(brief: Brief, budget: Joules | Bytes, priced: Costs, seed
 
 def _settled(draft: Draft, budget: Joules | Bytes, costs: Costs) -> Draft:
     """The draft with what its message takes; a certificate holds only where the prices were no estimates."""
-    exact = isinstance(budget, Joules) and not costs.per_bit.any()
+    exact = isinstance(budget, Joules) and not costs.per_bit.any() and not costs.blocks
     spent = mask_energy(draft.encoded, draft.selection, costs)
     certificate = draft.selection.certificate if exact else None
     return replace(draft, selection=replace(draft.selection, spent=spent, certificate=certificate))
@@ -199,5 +261,5 @@ def _spending(budget: Joules | Bytes, draft: Draft, costs: Costs) -> tuple[float
 def _estimate(budget: Joules | Bytes, draft: Draft, priced: Costs) -> float:
     """What a selection takes at the estimated prices: the least limit that keeps as much."""
     if isinstance(budget, Joules):
-        return float(draft.selection.spent or 0.0)
+        return _taken(draft.selection, priced)
     return float(priced.bits_per_kept @ priced.layout.counts(draft.selection.indices)) / 8

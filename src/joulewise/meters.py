@@ -67,7 +67,8 @@ def find_meters(root: str | Path = "/") -> tuple[Meter, ...]:
         ()
     """
     files = tuple(meter for _, find, _ in KINDS for meter in find(Path(root)))
-    return (*files, *_drivers(root))
+    driver = _driver(root)
+    return files if isinstance(driver, str) else (*files, driver)
 
 
 def readable(found: Sequence[Meter]) -> tuple[Meter, ...]:
@@ -86,17 +87,13 @@ def survey(root: str | Path = "/") -> tuple[Finding, ...]:
     found: list[Finding] = []
     for name, find, absent in KINDS:
         found += _findings(name, find(Path(root)), absent)
-    return (*found, *_findings(zeus.NAME, _drivers(root), _why_no_zeus(root)))
+    driver = _driver(root)
+    found += _findings(zeus.NAME, (), driver) if isinstance(driver, str) else _findings(zeus.NAME, (driver,), "")
+    return tuple(found)
 
 
-def _drivers(root: str | Path) -> tuple[Meter, ...]:
-    return zeus.find() if Path(root) == Path("/") else ()
-
-
-def _why_no_zeus(root: str | Path) -> str:
-    if Path(root) != Path("/"):
-        return "drivers are not asked about a sensor tree of files"
-    return zeus.EMPTY if zeus.installed() else zeus.ABSENT
+def _driver(root: str | Path) -> Meter | str:
+    return zeus.look() if Path(root) == Path("/") else "drivers are not asked about a sensor tree of files"
 
 
 def _findings(name: str, found: Sequence[Meter], absent: str) -> list[Finding]:

@@ -32,11 +32,15 @@ class Panel(msgspec.Struct, frozen=True):
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader needs to run it again: the rows' origin, the study as text, and the command."""
+    """What a reader needs to run it again: the rows' origin, the study as text, and the command.
+
+    `metered` says, line by line, what meters read over the whole run.
+    """
 
     rows: tuple[Row, ...]
     study_text: str | None = None
     command: str | None = None
+    metered: tuple[str, ...] = ()
 
 
 def frontier_key(number: int) -> str:
@@ -94,6 +98,8 @@ def _study(found: Summary, number: int, charts: Charts) -> str:
         _every_arm(found),
         _frontier(found, number, charts),
         _curves(found, number),
+        _split(found),
+        _measured(found),
         _comparison(found),
     )
     return f'<section id="study-{number}">{"".join(part for part in parts if part)}</section>'
@@ -212,6 +218,16 @@ def _curves(found: Summary, number: int) -> str:
     )
 
 
+def _measured(found: Summary) -> str:
+    table = tables.measured(found)
+    return "" if table is None else f"<h3>What this machine took</h3>{_table(table)}"
+
+
+def _split(found: Summary) -> str:
+    table = tables.split(found)
+    return "" if table is None else f"<h3>Where the energy went</h3>{_table(table)}"
+
+
 def _comparison(found: Summary) -> str:
     compared = tables.compare(found)
     if compared is None:
@@ -255,6 +271,8 @@ def _provenance(given: Provenance) -> str:
         "Rows": f"{len(given.rows)}, from {min(row.timing.started for row in given.rows)} on; "
         f"{sum(row.timing.seconds for row in given.rows):,.0f} s in rounds",
     }
+    if given.metered:
+        facts["Measured energy of this machine, over the whole run"] = "; ".join(given.metered)
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
     command = f"<p>To run it again:</p>{_code(given.command)}" if given.command else ""
     study = f"<details><summary>The study</summary>{_code(given.study_text)}</details>" if given.study_text else ""

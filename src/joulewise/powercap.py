@@ -59,7 +59,7 @@ class Zones:
     def interval_s(self) -> float:
         """Twice in the time in which the smallest counter could wrap around, at most a minute."""
         ranges = [zone.range_uj for zone in self.zones if zone.range_uj]
-        return min(60.0, *(one * 1e-6 / CEILING_W / 2 for one in ranges))
+        return min([60.0, *(one * 1e-6 / CEILING_W / 2 for one in ranges)])
 
     def sample(self) -> tuple[Value | Fault, ...]:
         """Read every counter, in microjoules."""
@@ -89,10 +89,11 @@ class Zones:
 
 
 def permission_hint(counters: list[Path]) -> str:
-    """What to type so that everybody may read counters: until the next start of the machine, and for good."""
+    """That counters may not be read, and what to type: until the next start of the machine, and for good."""
+    files = " ".join(map(str, counters))
     return (
-        f"since Linux 5.10 only root may; until the next start: sudo chmod a+r {' '.join(map(str, counters))}; "
-        f"for good: put this line into {UDEV_FILE}: {UDEV_RULE}"
+        f"only root may read energy counters since Linux 5.10; until the next start: sudo chmod a+r {files}; for good: "
+        f"put this line into {UDEV_FILE}: {UDEV_RULE}"
     )
 
 
@@ -113,5 +114,5 @@ def _zones(top: Path) -> list[Zone]:
 
 
 def _zone(path: Path, domain: str) -> Zone:
-    top = number(path / "max_energy_range_uj", "run as a user who may")
+    top = number(path / "max_energy_range_uj")
     return Zone(domain, path / "energy_uj", None if isinstance(top, Fault) or top <= 0 else top)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,27 +13,50 @@ from joulewise.costs import Costs, Term, sum_of, warn_if_coarse
 from joulewise.devices import ByKind, Device, Entry, Link, Residency, describe
 from joulewise.errors import CostError
 from joulewise.layout import Layout
+from joulewise.payers import STEPS, Optimizer, Receivers, Sender, Update
+from joulewise.payers import Boundary as Boundary  # noqa: PLC0414 (users look for it here)
+from joulewise.residency import working_levels
 from joulewise.tensorwise import Floats, PerTensor, bits_of, checked, match
 
-Boundary = Literal["radio", "device", "memory"]
-"""What a price takes in: ``radio`` the marginal joules of the link; ``device`` also the base power of the
-device while it sends; ``memory`` no link at all."""
 
-
-def price(
+def price(  # noqa: PLR0913 (one place for all that a price depends on)
     layout: Layout,
     device: Device,
     value_bits: PerTensor = 32,
     density: PerTensor = 0.01,
     link: Link | Mapping[str, Link] | None = None,
     boundary: Boundary = "radio",
+    *,
+    update: Update = "weights",
+    optimizer: Optimizer = "sgd",
+    fan_out: float = 0.0,
+    receiver: Device | None = None,
 ) -> Costs:
     """Price a model's tensors on a device.
 
-    In joules, keeping a coordinate costs ``other + per_bit * bits_per_kept``. `other` is the send buffer:
-    each value is written to DRAM once and read once, ``value_bits * (write + read)``; indices and headers are
-    not in it. The bits are those of the value and of its place at the tensor's density p, what one coordinate
-    more adds to an ideal code of the positions: ``value_bits + log2((1-p)/p)``, and at least `value_bits`.
+    In joules, keeping a coordinate of a tensor costs the sum of these terms, of which a device that lacks a part
+    has fewer. Bits b are those of the value and of its place at the tensor's density p, what one coordinate more
+    adds to an ideal code of the positions: ``b = value_bits + log2((1-p)/p)``, and at least `value_bits`.
+
+    ==============  =======================================================================================
+    send_buffer     ``value_bits * (write + read)``: the value is written to the buffer once and read once
+    uplink          ``b * up.marginal * framing * retransmission``
+    base_power      ``b * base_power / up.goodput``, with ``boundary="device"``
+    optimizer       with ``update="gradient"``: the gradient and each of the optimizer's a arrays are read, the
+                    arrays are written, ``32 * ((a + 1) * read + a * write)``, and its arithmetic; a is 1 for
+                    sgd, 2 for momentum, 3 for adam
+    persistence     ``32 * flash.write`` where the weights lie in flash: the rewritten bits
+    downlink_share  ``fan_out * b * down.marginal * framing * retransmission``
+    receiver_write  ``fan_out * 32 * write`` where the receivers keep their weights between rounds
+    ==============  =======================================================================================
+
+    Arrays lie in DRAM where there is one, else in SRAM; where SRAM is a scratchpad (``memory.weights = "sram"``
+    beside DRAM, with a capacity), the smallest tensors lie in it as long as their arrays fit. What moves in lines
+    of a level (optimizer, receiver_write) or in pages of flash (persistence: a touched page is erased and written
+    whole) is in `Costs.blocks`: it is charged from the coordinates really kept and is no part of a price. What the
+    choice does not change (training, reading the vector, the fixed energy of a link, idle power, a duty cycle) is no
+    part either; the ledger has it. Tensors of kind ``local`` are never sent and have no price.
+
     Synthetic devices price a coordinate by the kind or the size of its tensor, whatever its bits.
 
     Args:
@@ -44,6 +67,11 @@ def price(
         link: another link than the device's: for all tensors, or by tensor name or pattern.
         boundary: ``radio`` prices the marginal energy of the link; ``device`` adds base power over goodput;
             ``memory`` leaves the link out.
+        update: what is compressed, see `Update`.
+        optimizer: ``sgd``, ``momentum`` or ``adam``, for ``update="gradient"``.
+        fan_out: how many other devices must receive and write a coordinate because this client sent it (a mean:
+            receivers times the share of them to whom nobody else's update would have brought it).
+        receiver: those devices; None for devices like this one.
 
     Raises:
         CostError: an argument is out of range or does not fit the layout, or the device lacks what the
@@ -54,21 +82,24 @@ def price(
         >>> layout = Layout.of({"conv.weight": np.ones((2, 1, 3, 3)), "fc.weight": np.ones((4, 2))})
         >>> price(layout, load_device("synthetic-kind-10")).per_kept
         array([ 1., 10.])
-        >>> costs = price(layout, load_device("phone-lte-2021"), density=0.5)
+        >>> phone = load_device("phone-lte-2021")
+        >>> costs = price(layout, phone, density=0.5, fan_out=9)
         >>> costs.unit, costs.boundary, [term.name for term in costs.terms]
-        ('J', 'radio', ['send_buffer', 'uplink'])
+        ('J', 'radio', ['send_buffer', 'uplink', 'downlink_share', 'receiver_write'])
     """
-    if boundary not in get_args(Boundary):
-        raise CostError(f"boundary is {boundary!r}, expected one of: {', '.join(get_args(Boundary))}")
+    _check_choices(boundary=(boundary, Boundary), update=(update, Update), optimizer=(optimizer, Optimizer))
     values = bits_of("value_bits", value_bits, layout)
     bits = values + index_bits(_densities(density, layout))
+    if not 0 <= fan_out < math.inf:
+        raise CostError(f"fan_out is {fan_out}, expected a finite number of receivers of at least 0")
     if device.prices is not None:
-        if link is not None:
-            raise CostError(f"link is in joules, but device {device.name!r} is relative; leave link out")
+        _check_relative(device, link=link, fan_out=fan_out or None, receiver=receiver)
         costs = _price_relative(layout, device, device.prices, bits)
     else:
-        links = [] if boundary == "memory" else _links(layout, device, link)
-        costs = _price_joules(layout, device, values, bits, links, boundary)
+        links = () if boundary == "memory" else tuple(_links(layout, device, link))
+        others = Receivers.of(layout, fan_out, device if receiver is None else receiver, links, receiver is None)
+        step = STEPS[optimizer] if update == "gradient" else None
+        costs = _price_joules(Sender(layout, device, values, bits, links, boundary, step), others)
     warn_if_coarse(costs)
     return costs
 
@@ -84,6 +115,9 @@ def index_bits(density: npt.NDArray[Any] | float) -> Floats:
     """
     share = np.minimum(np.asarray(density, dtype=np.float64), 0.5)
     return np.asarray(np.log2((1.0 - share) / share))
+
+
+# ---------------------------------------------------------------- relative prices
 
 
 def _price_relative(layout: Layout, device: Device, prices: ByKind | Residency, bits: Floats) -> Costs:
@@ -104,38 +138,26 @@ def _resident(layout: Layout, share: float) -> npt.NDArray[np.bool_]:
     return resident
 
 
-def _price_joules(
-    layout: Layout, device: Device, values: Floats, bits: Floats, links: list[Link], boundary: Boundary
-) -> Costs:
-    tensors = len(layout.tensors)
-    terms = []
-    if device.memory is not None:
-        main = device.memory.main
-        terms.append(Term("send_buffer", values * (main.write.si + main.read.si), np.zeros(tensors)))
-    if links:
-        terms.append(_link_term("uplink", [link.up.marginal.si for link in links], bits))
-    if links and boundary == "device":
-        terms.append(_link_term("base_power", [_base_per_bit(link, device) for link in links], bits))
-    per_kept = sum_of([term.per_kept for term in terms], tensors)
-    per_bit = sum_of([term.per_bit for term in terms], tensors)
-    used = [link for position, link in enumerate(links) if link not in links[:position]]
-    fixed = math.fsum(link.fixed.si for link in used if link.fixed is not None)
-    origins = _origins(device, used, boundary)
-    return Costs(layout, "J", per_kept, bits, per_bit, fixed, tuple(terms), boundary, origins)
+# ---------------------------------------------------------------- prices in joules
 
 
-def _link_term(name: str, per_bit: list[float], bits: Floats) -> Term:
-    energies = np.array(per_bit, dtype=np.float64)
-    return Term(name, energies * bits, energies)
-
-
-def _base_per_bit(link: Link, device: Device) -> float:
-    if link.base_power is None or link.up.goodput is None:
-        raise CostError(
-            f"boundary='device' needs base_power and up.goodput of the link, but device {device.name!r} "
-            "lacks one of them; add it to the file or use boundary='radio'"
-        )
-    return link.base_power.si / link.up.goodput.si
+def _price_joules(sender: Sender, receivers: Receivers) -> Costs:
+    tensors = len(sender.layout.tensors)
+    terms = (*sender.terms(), *receivers.terms(sender.bits))
+    blocks = tuple(block for block in (*sender.blocks(), *receivers.blocks()) if block is not None)
+    used = [link for position, link in enumerate(sender.links) if link not in sender.links[:position]]
+    return Costs(
+        layout=sender.layout,
+        unit="J",
+        per_kept=sum_of([term.per_kept for term in terms], tensors),
+        bits_per_kept=sender.bits,
+        per_bit=sum_of([term.per_bit for term in terms], tensors),
+        fixed=math.fsum(link.fixed.si for link in used if link.fixed is not None),
+        terms=terms,
+        boundary=sender.boundary,
+        origins=_origins(sender, used, {term.name for term in terms}),
+        blocks=blocks,
+    )
 
 
 def _links(layout: Layout, device: Device, link: Link | Mapping[str, Link] | None) -> list[Link]:
@@ -151,13 +173,48 @@ def _links(layout: Layout, device: Device, link: Link | Mapping[str, Link] | Non
     return [each for each in links if each is not None]
 
 
-def _origins(device: Device, links: list[Link], boundary: Boundary) -> tuple[Entry, ...]:
-    memory = () if device.memory is None else describe(device.memory, "memory")
-    entries = [entry for each in links for entry in describe(each, "link")]
-    shared = {"link.base_power", "link.up.goodput"} if boundary == "device" else set()
-    used = {"link.up.marginal", "link.fixed"} | shared
-    return (*memory, *(entry for entry in entries if entry.path in used))
+def _origins(sender: Sender, links: list[Link], terms: set[str]) -> tuple[Entry, ...]:
+    """The numbers of the device that stand behind these terms."""
+    device = sender.device
+    entries = [] if device.memory is None else [*describe(device.memory, "memory")]
+    entries += [] if device.compute is None else [*describe(device.compute, "compute")]
+    entries += [entry for each in links for entry in describe(each, "link")]
+    left_out = {"link.duty_cycle", "compute.training"}
+    left_out |= set() if sender.boundary == "device" else {"link.base_power", "link.up.goodput"}
+    left_out |= set() if sender.step is not None else {"compute.add", "compute.multiply", "compute.per_update"}
+    used = _levels_used(sender, "receiver_write" in terms)
+    return tuple(
+        entry
+        for entry in entries
+        if entry.path not in left_out
+        and (not entry.path.startswith("link.down.") or "downlink_share" in terms)
+        and (not entry.path.startswith("memory.") or entry.path.split(".")[1] in used)
+    )
+
+
+def _levels_used(sender: Sender, written: bool) -> set[str]:
+    memory = sender.device.memory
+    if memory is None:
+        return set()
+    levels = [*sender.levels, sender.flash, *(working_levels(sender.layout, memory) if written else ())]
+    return {name for name in ("sram", "dram", "flash") if any(each is getattr(memory, name) for each in levels if each)}
+
+
+# ---------------------------------------------------------------- arguments
 
 
 def _densities(value: PerTensor, layout: Layout) -> Floats:
     return checked("density", value, layout, 1.0, "a share above 0 and at most 1")
+
+
+def _check_choices(**choices: tuple[str, Any]) -> None:
+    for name, (chosen, kind) in choices.items():
+        if chosen not in get_args(kind):
+            raise CostError(f"{name} is {chosen!r}, expected one of: {', '.join(get_args(kind))}")
+
+
+def _check_relative(device: Device, **in_joules: object) -> None:
+    given = [name for name, value in in_joules.items() if value is not None]
+    if given:
+        name = given[0]
+        raise CostError(f"{name} is in joules, but device {device.name!r} is relative; leave {name} out")

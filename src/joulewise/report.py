@@ -35,7 +35,11 @@ Spec = dict[str, Any]
 
 
 def write(
-    rows: Iterable[Row], out: str | Path, study_text: str | None = None, command: str | None = None
+    rows: Iterable[Row],
+    out: str | Path,
+    study_text: str | None = None,
+    command: str | None = None,
+    metered: Sequence[str] = (),
 ) -> tuple[Path, ...]:
     """Write ``report.html`` and ``figures/*.svg, *.png, *.pdf`` into a folder.
 
@@ -44,6 +48,7 @@ def write(
         out: the folder; made when missing. Files of an earlier report are written over.
         study_text: the study as TOML or JSON, for the page's last part.
         command: what to type to run the study again.
+        metered: what meters read over the whole run, line by line.
 
     Returns:
         The files written, the page first.
@@ -55,7 +60,8 @@ def write(
     rows = tuple(rows)
     found = summary(rows)
     charts = {key: chart for number, one in enumerate(found) for key, chart in _charts(one, number).items()}
-    text = page.render(found, charts, _bundle(), Provenance(rows=rows, study_text=study_text, command=command))
+    provenance = Provenance(rows=rows, study_text=study_text, command=command, metered=tuple(metered))
+    text = page.render(found, charts, _bundle(), provenance)
     out = Path(out)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)

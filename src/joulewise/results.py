@@ -22,14 +22,15 @@ import msgspec
 
 from joulewise.devices import Unit
 from joulewise.errors import OutputError
-from joulewise.ledger import Charge, total
+from joulewise.ledger import DOWNLINK_TERM, UPLINK_TERMS, Charge, total
+from joulewise.meters import Reading
 
 if sys.platform != "win32":  # without file locks, one process at a time may write to a row file
     import fcntl
 
 FILE_NAME = "rows.jsonl"
-UPLINK_TERMS = frozenset({"header", "kept", "whole", "fixed"})
-DOWNLINK_TERM = "downlink"
+SET_UP = "this window also holds setting up the federation: loading data and building the model"
+"""Note of the first reading of an arm and seed, and of the first after it was gone on with."""
 
 Setting = bool | int | float | str | None
 
@@ -114,6 +115,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         energy_unit: unit of every energy in the row; ``relative`` is no physical unit.
         origin: what made the row.
         timing: everything from a clock.
+        measured: energy of this machine in the round, one reading for each meter, apart from the charges: these are
+            what the study's devices would spend, this is what the simulation took. Left out where no meter was read.
         schema: version of this record.
     """
 
@@ -130,6 +133,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     energy_unit: Unit
     origin: Origin
     timing: Timing
+    measured: tuple[Reading, ...] | msgspec.UnsetType = msgspec.UNSET  # a row without is written as it always was
 
 
 _decoder = msgspec.json.Decoder(Row)
@@ -142,6 +146,31 @@ def uplink_energy(row: Row) -> float:
         JoulewiseError: the charges mix units, or modelled with measured energy.
     """
     return total(c for client in row.clients for c in client.charges if c.term in UPLINK_TERMS)
+
+
+def energy_by_term(row: Row) -> dict[str, float]:
+    """Modelled energy of the round by term of the ledger, summed over clients, in the row's unit.
+
+    Raises:
+        JoulewiseError: the charges mix units.
+
+    Example:
+        >>> origin = Origin(versions={}, commit=None, machine="laptop", threads=1)
+        >>> timing = Timing(seconds=0.5, started="2026-01-31T12:00:00Z")
+        >>> charges = (Charge("kept", 1.0, "J", "modelled"), Charge("fixed", 3.0, "J", "modelled"))
+        >>> client = ClientResult(partition=0, examples=1, bytes_up=1, bytes_down=1, charges=charges,
+        ...                       kept_by_tensor=(1,), delta=None, contrast=1.0)
+        >>> row = Row(study="demo", arm="Dense", rule="Dense", budget="", seed=0, round=1, clients=(client, client),
+        ...           server=ServerResult(0.9, 0.3), energy_unit="J", origin=origin, timing=timing)
+        >>> energy_by_term(row)
+        {'kept': 2.0, 'fixed': 6.0}
+    """
+    found: dict[str, list[Charge]] = {}
+    for client in row.clients:
+        for charge in client.charges:
+            if charge.basis == "modelled":
+                found.setdefault(charge.term, []).append(charge)
+    return {term: total(charges) for term, charges in found.items()}
 
 
 def downlink_energy(row: Row) -> float:

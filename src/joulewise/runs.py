@@ -13,11 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from joulewise import checkpoints, results, workers
+from joulewise import checkpoints, metering, results, workers
 from joulewise.devices import describe, load_device
 from joulewise.errors import FederationError, OutputError
 from joulewise.flower.app import Compute, Engine
 from joulewise.flower.app import federate as federate_with_flower
+from joulewise.meters import Meter
 from joulewise.results import Row
 from joulewise.study import Study, expand
 from joulewise.task import Diverged, Federate, Setup, Task, origin_of, perform
@@ -37,6 +38,7 @@ def run(  # noqa: PLR0913 (each is an option of the command)
     jobs: int = 1,
     resume: bool = False,
     federate: Federate = federate_with_flower,
+    meters: Sequence[Meter] = (),
 ) -> Generator[Row, None, None]:
     """Run a study and yield its rows: first those that the folder holds, then each new one once written.
 
@@ -53,6 +55,8 @@ def run(  # noqa: PLR0913 (each is an option of the command)
             script needs ``if __name__ == "__main__":``.
         resume: go on with an unfinished study.
         federate: what runs one arm with one seed.
+        meters: what measures this machine: each round, into its row; with several processes the whole run, into
+            ``meters.json``, for counters cannot tell processes apart.
 
     Raises:
         OutputError: the folder holds another study, or an unfinished one without `resume`; it is in use, or
@@ -65,7 +69,7 @@ def run(  # noqa: PLR0913 (each is an option of the command)
     with _locked(folder):
         _claim(folder, study)
         origin = origin_of(study.training.threads, compute)
-        setup = Setup(study.name, folder, engine, compute, federate, origin)
+        setup = Setup(study.name, folder, engine, compute, federate, origin, tuple(meters))
         left, kept = _prepare(tasks, setup, resume)
         if left and any(row.origin != origin for row in kept):
             _log.warning(
@@ -85,7 +89,8 @@ def run(  # noqa: PLR0913 (each is an option of the command)
 
 def _performed(tasks: Sequence[Task], setup: Setup, jobs: int) -> Iterator[Row | Diverged]:
     if jobs > 1 and len(tasks) > 1:
-        return workers.perform_all(tasks, setup, jobs)
+        items = workers.perform_all(tasks, replace(setup, meters=()), jobs)
+        return metering.metered(items, setup.meters, setup.out, jobs)
     return (item for task in tasks for item in perform(task, setup))
 
 

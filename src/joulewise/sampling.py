@@ -208,40 +208,39 @@ def _reading(closed: Closed, sensors: Sensors) -> Reading:
     )
 
 
+# Notes hold no number of their own window: those of a thousand rounds are shown once.
+
+
 def _still(closed: Closed, sensors: Sensors) -> str:
     listed = ", ".join(sensors.domains)
     if closed.seconds < sensors.step_s:
         return (
-            f"the window of {closed.seconds:.3g} s is shorter than a step of the sensor ({sensors.step_s:g} s), and "
-            f"{listed} did not move in it: measure at least {max(sensors.reliable_s, sensors.step_s):g} s"
+            f"{listed} did not move in a window shorter than a step of the sensor ({sensors.step_s:g} s): "
+            f"measure at least {max(sensors.reliable_s, sensors.step_s):g} s"
         )
-    return f"{listed} stood still for {closed.seconds:.3g} s: the sensor is stuck, or does not measure this machine"
+    return f"{listed} stood still in the whole window: the sensor is stuck, or does not measure this machine"
 
 
 def _short(closed: Closed, sensors: Sensors) -> str:
     if closed.seconds >= sensors.reliable_s:
         return ""
-    return (
-        f"the window of {closed.seconds:.3g} s is short for a sensor with steps of {sensors.step_s:g} s: "
-        f"measure at least {sensors.reliable_s:g} s"
-    )
+    return f"the window is short for this sensor: measure at least {sensors.reliable_s:g} s"
 
 
 def _gap(closed: Closed, sensors: Sensors) -> str:
-    if closed.longest_gap_s <= 10 * sensors.interval_s:
-        return ""
-    return f"the sensor was not read for {closed.longest_gap_s:.3g} s of the window"
+    longest = 10 * sensors.interval_s
+    return "" if closed.longest_gap_s <= longest else f"the sensor was not read for more than {longest:g} s in a row"
 
 
 # ---------------------------------------------------------------- files
 
 
-def number(path: Path, denied: str) -> float | Fault:
+def number(path: Path, denied: str = "") -> float | Fault:
     """The whole number in a file of the sensor tree.
 
     Args:
         path: the file.
-        denied: what to do where the file may not be read.
+        denied: what to say where the file may not be read; as a rule, the command that lets everybody read it.
     """
     found = text(path, denied)
     if isinstance(found, Fault):
@@ -252,12 +251,12 @@ def number(path: Path, denied: str) -> float | Fault:
         return Fault(f"{path} holds {found[:40]!r}, expected a whole number")
 
 
-def text(path: Path, denied: str = "run as a user who may") -> str | Fault:
+def text(path: Path, denied: str = "") -> str | Fault:
     """The text in a file of the sensor tree, without spaces around it."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except PermissionError:
-        return Fault(f"{path} may not be read: {denied}")
+        return Fault(denied or f"{path} may not be read: sudo chmod a+r {path}, or run as a user who may")
     except FileNotFoundError:
         return Fault(f"{path} is not there")
     except OSError as error:

@@ -101,6 +101,8 @@ def select(
     Minimises the loss of ``a`` under ``sum_i c_i m_i <= B``, m in {0, 1}^n, by the greedy order of the rule.
     Scores are compared in float64, ties go to the lower index, zeros are never kept (except by Dense).
     Energies are summed exactly: prices rounded up and the budget down to multiples of one power of two.
+    Prices are all that is looked at: what lines and pages add (`Costs.blocks`) is no sum over coordinates and is
+    left out here. A `Compressor` counts it in.
 
     Args:
         a: float32[n], the update (with the residual, if there is one). CPU torch tensors are taken as they

@@ -11,8 +11,10 @@ import msgspec
 
 from joulewise.devices import Unit
 from joulewise.errors import OutputError
+from joulewise.ledger import MASK_TERMS, TERMS, UPLINK_TERMS
+from joulewise.measured import Measured, measured
 from joulewise.pareto import Difference, Interval, energy_to, frontier, interval, paired
-from joulewise.results import UPLINK_TERMS, Row, Setting, downlink_energy, uplink_energy
+from joulewise.results import Row, Setting, downlink_energy, energy_by_term, uplink_energy
 
 RULE_ORDER = ("Dense", "TopK", "CWMP", "Projection", "MinVariance", "RandomK")
 REFERENCE_RULE = "TopK"
@@ -28,6 +30,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         accuracy: test accuracy after each round.
         energy: cumulative uplink energy of all clients after each round.
         downlink: energy of receiving, all rounds and clients.
+        by_term: modelled energy of all rounds and clients, by term of the ledger.
         bytes_up: bytes of all replies.
         bytes_down: bytes of all requests.
         kept: coordinates in all replies.
@@ -39,6 +42,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: tuple[float, ...]
     energy: tuple[float, ...]
     downlink: float
+    by_term: dict[str, float] = {}
     bytes_up: int
     bytes_down: int
     kept: int
@@ -72,6 +76,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
         to_target: uplink energy to the study's target accuracy, over the seeds that reach it, if any.
         on_frontier: whether no other complete arm has more accuracy for less energy.
         curve: the arm after each round.
+        measured: what meters measured in its rounds, apart from the modelled energy.
     """
 
     name: str
@@ -88,11 +93,30 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     to_target: Interval | None
     on_frontier: bool
     curve: tuple[Point, ...]
+    measured: tuple[Measured, ...] = ()
 
     @property
     def variant(self) -> str:
         """The label without the rule: what arms of different rules have in common."""
         return self.name.removeprefix(self.rule).strip()
+
+    @property
+    def by_term(self) -> dict[str, float]:
+        """Modelled energy by term of the ledger: the mean over seeds of the total over rounds and clients."""
+        terms = dict.fromkeys(term for run in self.runs for term in run.by_term)
+        return {term: math.fsum(run.by_term.get(term, 0.0) for run in self.runs) / len(self.runs) for term in terms}
+
+    @property
+    def addressable(self) -> float | None:
+        """Share of the modelled energy that the choice of coordinates made; None where there is no energy."""
+        by_term = self.by_term
+        spent = math.fsum(by_term.values())
+        return math.fsum(by_term.get(term, 0.0) for term in MASK_TERMS) / spent if spent else None
+
+    @property
+    def energy_per_round(self) -> float:
+        """Mean uplink energy of a round, all clients together."""
+        return self.energy.mean / len(self.curve)
 
     @property
     def bytes_up_per_reply(self) -> float:
@@ -173,7 +197,7 @@ def _summarise(rows: Sequence[Row]) -> Summary:
     runs = {name: _runs(found) for name, found in by_arm.items()}
     finals = [interval([run.accuracy[-1] for run in _finished(every)]).mean for every in runs.values()]
     target = math.floor(100 * TARGET_SHARE * max(finals)) / 100
-    arms = [_arm(by_arm[name][0], every, rounds, target) for name, every in runs.items()]
+    arms = [_arm(by_arm[name], every, rounds, target) for name, every in runs.items()]
     arms = sorted(_mark_frontier(arms), key=lambda arm: _order(arm.rule, arm.name))
     return Summary(
         study=rows[0].study,
@@ -210,12 +234,21 @@ def _run(rows: Sequence[Row]) -> Run:
         accuracy=tuple(row.server.accuracy for row in rows),
         energy=tuple(accumulate(uplink_energy(row) for row in rows)),
         downlink=math.fsum(downlink_energy(row) for row in rows),
+        by_term=_by_term(rows),
         bytes_up=sum(client.bytes_up for client in clients),
         bytes_down=sum(client.bytes_down for client in clients),
         kept=sum(sum(client.kept_by_tensor) for client in clients),
         parameters=sum(client.parameters or 0 for client in clients) if known else None,
         replies=len(clients),
     )
+
+
+def _by_term(rows: Sequence[Row]) -> dict[str, float]:
+    """Energy of a run by term: the ledger's terms in its order, then any others."""
+    each = [energy_by_term(row) for row in rows]
+    order = {term: place for place, term in enumerate(TERMS)}
+    found = sorted({term for one in each for term in one}, key=lambda term: (order.get(term, len(order)), term))
+    return {term: math.fsum(one.get(term, 0.0) for one in each) for term in found}
 
 
 def _check_rounds(rows: Sequence[Row]) -> None:
@@ -234,8 +267,9 @@ def _finished(runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(run for run in runs if len(run.accuracy) == longest)
 
 
-def _arm(row: Row, every: Sequence[Run], rounds: int, target: float) -> Arm:
-    runs = _finished(every)
+def _arm(rows: Sequence[Row], every: Sequence[Run], rounds: int, target: float) -> Arm:
+    runs, row = _finished(every), rows[0]
+    seeds = {run.seed for run in runs}
     reached = [energy_to(run.energy, run.accuracy, target) for run in runs]
     spent = [energy for energy in reached if energy is not None]
     parameters = sum(run.parameters or 0 for run in runs)
@@ -254,6 +288,7 @@ def _arm(row: Row, every: Sequence[Run], rounds: int, target: float) -> Arm:
         to_target=interval(spent) if spent else None,
         on_frontier=False,
         curve=_curve(runs),
+        measured=measured([one for one in rows if one.seed in seeds]),
     )
 
 

@@ -8,6 +8,10 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from joulewise.devices import Unit
+from joulewise.ledger import TERMS
+from joulewise.measured import Measured
+from joulewise.metering import Part
+from joulewise.meters import Reading
 from joulewise.pareto import SEEDS_FOR_A_CLAIM, Interval
 from joulewise.results import Row
 from joulewise.summary import Arm, Comparison, Summary, summary
@@ -21,6 +25,7 @@ RELATIVE = {
     9: "billion relative units",
 }
 NONE = "–"
+SHOWN_NOTES = 6
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -47,12 +52,13 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def table(rows: Iterable[Row]) -> tuple[Table, ...]:
-    """The table of each study in the rows: one line for each arm.
+    """The table of each study in the rows, one line for each arm; and what was measured, where something was.
 
     Raises:
         OutputError: as `summary`.
     """
-    return tuple(tabulate(found) for found in summary(rows))
+    every = ((tabulate(found), measured(found)) for found in summary(rows))
+    return tuple(one for pair in every for one in pair if one is not None)
 
 
 def tabulate(found: Summary) -> Table:
@@ -72,6 +78,119 @@ def tabulate(found: Summary) -> Table:
         ),
         rows=tuple(_line(arm, energy, up, down) for arm in found.arms),
         notes=_notes(found),
+    )
+
+
+def split(found: Summary) -> Table | None:
+    """Where the energy of each arm went, by term of the ledger; None where none was recorded."""
+    terms = [term for term in TERMS if any(arm.by_term.get(term) for arm in found.arms)]
+    terms += sorted({term for arm in found.arms for term, energy in arm.by_term.items() if energy} - set(TERMS))
+    if not terms:
+        return None
+    scale = energy_unit(found.unit, _exponent([energy for arm in found.arms for energy in arm.by_term.values()]))
+    up, down = ([getattr(run, f"bytes_{way}") for arm in found.arms for run in arm.runs] for way in ("up", "down"))
+    sizes = bytes_scale(up), bytes_scale(down)
+    return Table(
+        caption=f"{found.study}: where the energy went, by term of the ledger",
+        columns=(
+            "Arm",
+            *(f"{term.replace('_', ' ').capitalize()} ({scale.name})" for term in terms),
+            "A mask can touch (%)",
+            f"Bytes up ({sizes[0].name})",
+            f"Bytes down ({sizes[1].name})",
+        ),
+        rows=tuple(_split_line(arm, terms, scale, sizes) for arm in found.arms),
+        notes=(
+            "Modelled energy, in totals over all rounds and clients, the mean over seeds. A mask can touch header, "
+            "kept and what depends on them; no choice of coordinates saves more than that share.",
+        ),
+    )
+
+
+def measured(found: Summary) -> Table | None:
+    """What meters measured in the rounds of each arm, beside its modelled energy; None where nothing was metered."""
+    if not any(arm.measured for arm in found.arms):
+        return None
+    modelled = energy_unit(found.unit, _exponent([arm.energy_per_round for arm in found.arms]))
+    joules = energy_unit("J", _exponent([one.joules_per_round.mean for one in _metered(found) if one.joules_per_round]))
+    return Table(
+        caption=f"{found.study}: measured energy of this machine beside modelled energy of the clients, per round",
+        columns=(
+            "Arm",
+            f"{energy_name(found, 'Uplink energy')} ({modelled.name})",
+            f"This machine, measured ({joules.name})",
+            "Of",
+            "Rounds measured",
+            "Method",
+        ),
+        rows=tuple(_measured_line(arm, one, modelled, joules) for arm in found.arms for one in arm.measured),
+        notes=(
+            "Modelled: what the devices of the study would spend on their replies. Measured: what the machine that "
+            "simulates them took for the round, with training, evaluation and whatever else ran on it. One is no "
+            "check of the other, and they are never added. Rounds whose window also holds setting up are not counted.",
+            *_remarks(_metered(found)),
+        ),
+    )
+
+
+def metered(parts: Iterable[Part]) -> tuple[str, ...]:
+    """A line for each reading of a whole run.
+
+    Example:
+        >>> from joulewise.meters import Reading
+        >>> reading = Reading(
+        ...     joules=1234.0, basis="measured", domains=("package-0",), window_s=61.0, method="powercap", note="two")
+        >>> metered([Part(started="2026-01-31T12:00:00Z", jobs=2, rows=40, readings=(reading,))])
+        ('40 rows from 2026-01-31T12:00:00Z on, powercap: measured 1.23 kJ of package-0 in 61.0 s (two)',)
+    """
+    return tuple(_metered_line(part, reading) for part in parts for reading in part.readings)
+
+
+def _metered_line(part: Part, reading: Reading) -> str:
+    what = f"{counted(part.rows, 'row')} from {part.started} on, {reading.method}"
+    note = f" ({reading.note})" if reading.note else ""
+    if reading.joules is None:
+        return f"{what}: unavailable{note}"
+    scale = energy_unit("J", _exponent([reading.joules]))
+    energy = f"{number(reading.joules / scale.divisor)} {scale.name}"
+    return f"{what}: {reading.basis} {energy} of {', '.join(reading.domains)} in {number(reading.window_s)} s{note}"
+
+
+def _metered(found: Summary) -> list[Measured]:
+    return [one for arm in found.arms for one in arm.measured]
+
+
+def _remarks(every: Sequence[Measured]) -> list[str]:
+    """What the readings of each method say, each thing once, and not more than a reader reads."""
+    said: dict[str, dict[str, None]] = {}
+    for one in every:
+        said.setdefault(one.method, {}).update(dict.fromkeys(one.notes))
+    lines = []
+    for method, notes in said.items():
+        more = f"; and {len(notes) - SHOWN_NOTES} more in the rows" if len(notes) > SHOWN_NOTES else ""
+        lines += [f"{method}: {'; '.join(list(notes)[:SHOWN_NOTES])}{more}."] if notes else []
+    return lines
+
+
+def _measured_line(arm: Arm, one: Measured, modelled: Scale, joules: Scale) -> tuple[str, ...]:
+    known = one.joules_per_round is not None
+    return (
+        arm.name,
+        number(arm.energy_per_round / modelled.divisor),
+        scaled(one.joules_per_round, joules) if one.joules_per_round else "unavailable",
+        ", ".join(one.domains) if known else NONE,
+        f"{one.rounds} of {one.of}",
+        one.method if one.basis != "assumed" else f"{one.method} (assumed)",
+    )
+
+
+def _split_line(arm: Arm, terms: Sequence[str], scale: Scale, sizes: tuple[Scale, Scale]) -> tuple[str, ...]:
+    ways = [sum(getattr(run, f"bytes_{way}") for run in arm.runs) / len(arm.runs) for way in ("up", "down")]
+    return (
+        arm.name,
+        *(number(arm.by_term[term] / scale.divisor) if term in arm.by_term else NONE for term in terms),
+        NONE if arm.addressable is None else number(100 * arm.addressable),
+        *(number(way / size.divisor) for way, size in zip(ways, sizes, strict=True)),
     )
 
 

@@ -19,7 +19,8 @@ import joulewise
 from joulewise import checkpoints, labels, results
 from joulewise.errors import OutputError, UpdateError
 from joulewise.flower.app import Arm, Arrays, Compute, Engine, RoundOutcome
-from joulewise.results import Origin, Row, Timing
+from joulewise.meters import Meter, Reading, noted
+from joulewise.results import SET_UP, Origin, Row, Timing
 
 
 class Federate(Protocol):
@@ -42,6 +43,7 @@ class Setup:
         compute: what they train on.
         federate: what runs an arm.
         origin: what makes the rows.
+        meters: what measures each round of a task; empty where several tasks run at once.
     """
 
     study: str
@@ -50,6 +52,7 @@ class Setup:
     compute: Compute
     federate: Federate
     origin: Origin
+    meters: tuple[Meter, ...] = ()
 
     @property
     def rows(self) -> Path:
@@ -89,8 +92,9 @@ class Diverged(msgspec.Struct, frozen=True, tag=True):
 def perform(task: Task, setup: Setup) -> Iterator[Row | Diverged]:
     """Run a task, from its checkpoint if it has one; yield each row once it is written.
 
-    A row is written before its checkpoint, so that a checkpoint never knows of a round whose row is missing.
-    The last item says so when training diverged.
+    A row is written before its checkpoint, so that a checkpoint never knows of a round whose row is missing. The
+    meters' windows are open while the federation works on a round, and closed while the row is written. The last
+    item says so when training diverged.
 
     Raises:
         OutputError: a row or a checkpoint cannot be written.
@@ -109,8 +113,8 @@ def _rounds(task: Task, setup: Setup) -> Iterator[Row]:
     outcomes = setup.federate(task.arm, task.seed, engine=setup.engine, compute=setup.compute, resume=resume)
     pace = checkpoints.Pace()
     with contextlib.closing(outcomes):  # An engine stops at once when a row cannot be written.
-        for outcome in outcomes:
-            row = _row(task, setup, outcome)
+        for outcome, measured in _metered(outcomes, setup.meters):
+            row = _row(task, setup, outcome, measured)
             results.append(setup.rows, row)
             if outcome.round == task.arm.rounds:
                 path.unlink(missing_ok=True)
@@ -119,7 +123,23 @@ def _rounds(task: Task, setup: Setup) -> Iterator[Row]:
             yield row
 
 
-def _row(task: Task, setup: Setup, outcome: RoundOutcome) -> Row:
+def _metered(
+    outcomes: Iterator[RoundOutcome], meters: tuple[Meter, ...]
+) -> Iterator[tuple[RoundOutcome, tuple[Reading, ...]]]:
+    note = SET_UP
+    while True:
+        marks = [(meter, meter.begin()) for meter in meters]
+        try:
+            outcome = next(outcomes, None)
+        finally:
+            readings = tuple(noted(meter.end(mark), note) for meter, mark in marks)
+        if outcome is None:
+            return
+        yield outcome, readings
+        note = ""
+
+
+def _row(task: Task, setup: Setup, outcome: RoundOutcome, measured: tuple[Reading, ...]) -> Row:
     started = datetime.now(UTC) - timedelta(seconds=outcome.seconds)
     return Row(
         study=setup.study,
@@ -134,6 +154,7 @@ def _row(task: Task, setup: Setup, outcome: RoundOutcome) -> Row:
         energy_unit=outcome.energy_unit,
         origin=setup.origin,
         timing=Timing(seconds=outcome.seconds, started=started.isoformat(timespec="milliseconds")),
+        measured=measured or msgspec.UNSET,
     )
 
 

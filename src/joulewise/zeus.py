@@ -119,20 +119,20 @@ def installed() -> bool:
     return importlib.util.find_spec("zeus") is not None
 
 
-def find() -> tuple[ZeusMeter, ...]:
-    """A meter of this machine's GPUs, if Zeus is installed and finds one.
+def look() -> ZeusMeter | str:
+    """A meter of this machine's GPUs, or why there is none.
 
     Packages and their memory are left to `joulewise.powercap`, so that nothing is read twice.
     """
     if not installed():
-        return ()
+        return ABSENT
     try:
         from zeus.monitor import ZeusMonitor  # noqa: PLC0415 (an extra, and slow to import)
 
         meter = ZeusMeter(ZeusMonitor(cpu_indices=[]))
-    except Exception:  # a driver, or a part of Zeus, that is not as it should be
-        return ()
-    return (meter,) if meter.domains else ()
+    except Exception as error:  # a driver, or a part of Zeus, that is not as it should be
+        return _failed("start", error)
+    return meter if meter.domains else EMPTY
 
 
 def _failed(what: str, error: Exception) -> str:

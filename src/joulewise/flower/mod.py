@@ -18,7 +18,7 @@ from joulewise.errors import LayoutError, ProfileError, RuleError, UpdateError
 from joulewise.flower import wire
 from joulewise.flower.state import AbstractStore, ContextStore
 from joulewise.layout import Arrays, Kind, Layout
-from joulewise.ledger import downlink_charge
+from joulewise.ledger import round_charges
 from joulewise.prices import Boundary, price
 from joulewise.results import ClientResult
 from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule
@@ -51,6 +51,8 @@ class Sparsify:
         kinds: kind by tensor name or pattern, before the usual guess.
         seed: of random rules; a client's numbers come from ``[seed, round, partition]``.
         store: where the client's state lies; the default is Flower's `Context.state`.
+        multiply_accumulates: of a client's training in a round on each of its examples, for the ledger: epochs times
+            those of one training step on an example. None to leave training out of the charges.
 
     Raises:
         ProfileError: a device is not there or its file is wrong.
@@ -73,6 +75,7 @@ class Sparsify:
         kinds: Mapping[str, Kind] | None = None,
         seed: int = 0,
         store: AbstractStore | None = None,
+        multiply_accumulates: float | None = None,
     ) -> None:
         names = [device] if isinstance(device, str) else list(device)
         loaded = {name: load_device(name) for name in dict.fromkeys(names)}
@@ -87,6 +90,7 @@ class Sparsify:
         self._kinds = dict(kinds or {})
         self._seed = seed
         self._store = store or ContextStore()
+        self._multiply_accumulates = multiply_accumulates
 
     def __call__(self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
         """Let the app train, then compress what it answers."""
@@ -121,19 +125,29 @@ class Sparsify:
         except UpdateError as error:
             raise UpdateError(f"round {number}, client {partition}: {error}") from None
         self._store.save(context, replace(sent.state, run_id=context.run_id))
+        examples = int(_metric(reply, "num-examples") or 0)
+        remembers = self._compressor.feedback is not None
+        trained = self._multiply_accumulates
+        charges = round_charges(
+            sent.charges,
+            layout,
+            device,
+            bytes_down=received.size,
+            multiply_accumulates=None if trained is None else trained * examples,
+            remembers=remembers,
+        )
         result = ClientResult(
             partition=partition,
-            examples=int(_metric(reply, "num-examples") or 0),
+            examples=examples,
             bytes_up=len(sent.payload),
             bytes_down=received.size,
-            charges=(*sent.charges, *downlink_charge(received.size, device)),
+            charges=charges,
             kept_by_tensor=tuple(layout.counts(sent.selection.indices).tolist()),
             parameters=layout.n,
             delta=sent.selection.delta,
             contrast=costs.contrast,
             loss=_metric(reply, "train-loss"),
         )
-        remembers = self._compressor.feedback is not None
         wire.write(reply.content, wire.Reply(sent.payload, sent.state.sequence, result, remembers))
         return reply
 
