@@ -109,12 +109,25 @@ def test_a_meter_of_a_gpu_or_one_that_cannot_be_read_is_no_sensor(calibrate, mon
         def fault(self):
             return "may not be read"
 
-    found = (FakeMeter(name="zeus"), Denied(name="powercap"))
+    found = (FakeMeter(name="zeus"), Denied(name="powercap"), FakeMeter(name="ina3221:VDD_GPU"))
     monkeypatch.setattr(meters, "find_meters", lambda: found)
     code, out, _ = calibrate("--out", "mine.toml", "--seconds", "1")
     assert code == 1
     assert "no sensor of this machine can be read" in out
     assert all(meter.opened == [] for meter in found)
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (("battery", "ina3221", "powercap"), "powercap"),
+        (("battery", "ina3221"), "ina3221"),
+        (("ina3221:VDD_GPU", "ina3221:VDD_CPU_CV"), "ina3221:VDD_CPU_CV"),
+    ],
+)
+def test_the_finest_sensor_that_sees_the_processor_is_read(calibrate, monkeypatch, names, taken):
+    monkeypatch.setattr(meters, "find_meters", lambda: tuple(FakeMeter(name=name) for name in names))
+    assert f"sensor: {taken}, core" in calibrate("--out", "mine.toml", "--seconds", "1")[1]
 
 
 def test_the_link_to_a_sink_is_in_the_profile(calibrate, folder):

@@ -130,8 +130,14 @@ def _meter(watts: float | None) -> Meter | None:
 
     if watts is not None:
         return None
-    found = {meter.name: meter for meter in meters.readable(meters.find_meters())}
-    return next((found[name] for name in METERS if name in found), None)
+    found = [meter for meter in meters.readable(meters.find_meters()) if _sees_processor(meter.name)]
+    return min(found, key=lambda meter: METERS.index(meter.name.partition(":")[0]), default=None)
+
+
+def _sees_processor(name: str) -> bool:
+    """Whether a meter sees the whole machine or its processor: of single rails, as in ina3221:CPU, that one alone."""
+    kind, _, rail = name.partition(":")
+    return kind in METERS and (not rail or "CPU" in rail.upper())
 
 
 def _announced(meter: Meter | None, watts: float | None, out: Path) -> str:
@@ -141,7 +147,7 @@ def _announced(meter: Meter | None, watts: float | None, out: Path) -> str:
         return f"sensor: {meter.name}, {', '.join(meter.domains)}"
     if watts is not None:
         return f"no sensor is read: time alone is measured, and energy is an assumption, {watts:g} W times the time"
-    reasons = "; ".join(f"{one.name}: {one.note}" for one in meters.survey() if one.name in METERS)
+    reasons = "; ".join(f"{one.name}: {one.note}" for one in meters.survey() if one.name.partition(":")[0] in METERS)
     return (
         f"no sensor of this machine can be read, so time alone is measured, and nothing will be written to {out}: a "
         f"profile holds joules; --watts W would assume them\n({reasons})"
@@ -243,7 +249,8 @@ def _slope(line: Line) -> str:
     """As in ``74.8 ± 1.3 p``, the unit to follow."""
     fitting = (scale for scale in SCALES if abs(line.slope) >= scale[0])
     size, prefix = next(fitting, SCALES[-1])
-    return f"{line.slope / size:.3g} ± {line.slope_half / size:.2g} {prefix}"
+    half = line.slope_half / size
+    return f"{line.slope / size:.3g} ± {half:{'.0f' if half >= 100 else '.2g'}} {prefix}"
 
 
 def _metric(amount: float) -> str:
