@@ -290,7 +290,11 @@ def test_own_devices_are_listed_and_loaded_by_name(joule, folder, monkeypatch):
     (folder / "mine").mkdir()
     text = (Path(joulewise.__file__).parent / "profiles" / "phone-lte-2021.toml").read_text(encoding="utf-8")
     (folder / "mine" / "my-phone.toml").write_text(text, encoding="utf-8")
-    assert re.search(r"^\s*my-phone\s+J\s+yours: ", joule("devices", "list")[1], re.MULTILINE)
+    (folder / "mine" / "broken.toml").write_text("schema = 1", encoding="utf-8")
+    code, out, _ = joule("devices", "list")
+    assert code == 0
+    assert re.search(r"^\s*my-phone\s+J\s+yours: ", out, re.MULTILINE)
+    assert re.search(r"^\s*broken\s+yours, but wrong: .*is missing", out, re.MULTILINE)
     assert joule("devices", "show", "my-phone")[0] == 0
 
 

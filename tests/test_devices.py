@@ -1,6 +1,7 @@
 """Device profiles: every number has a unit and an origin, and a wrong file says where it is wrong."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -420,6 +421,17 @@ def test_an_own_device_is_found_by_name_and_may_not_hide_one_that_comes_along(tm
     monkeypatch.setenv("JOULEWISE_DEVICES", str(tmp_path / "elsewhere"))
     assert user_devices() == ()
     assert load_device("phone-lte-2021").name == "phone-lte-2021"
+
+
+def test_without_a_home_there_are_no_own_devices_and_the_others_load(tmp_path):
+    code = "import joulewise; from joulewise.devices import user_devices; print(user_devices(), end=' ')"
+    code += "; print(joulewise.load_device('synthetic-kind-10').name)"
+    kept = {key: value for key, value in os.environ.items() if key not in {"XDG_CONFIG_HOME", "JOULEWISE_DEVICES"}}
+    for home in (str(tmp_path / "absent"), "/dev/null", ""):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=kept | {"HOME": home}
+        )
+        assert done.stdout == "() synthetic-kind-10\n"
 
 
 def test_a_file_that_is_far_too_large_is_refused(tmp_path):

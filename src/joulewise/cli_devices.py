@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from joulewise.errors import OutputError
+from joulewise.errors import OutputError, ProfileError
 from joulewise.terminal import Debug, empty_table, open_console, say
 
 if TYPE_CHECKING:
@@ -46,8 +46,12 @@ def list_devices(debug: Debug = False) -> None:
         device = devices.load_device(name)
         table.add_row(name, device.unit, device.description)
     for name in devices.user_devices():
-        device = devices.load_device(devices.user_folder() / f"{name}.toml")
-        table.add_row(escape(name), device.unit, escape(f"yours: {device.description}"))
+        try:
+            device = devices.load_device(devices.user_folder() / f"{name}.toml")
+        except ProfileError as error:  # one bad file shall not hide the others
+            table.add_row(escape(name), "", escape(f"yours, but wrong: {error}"))
+        else:
+            table.add_row(escape(name), device.unit, escape(f"yours: {device.description}"))
     open_console().print(table)
 
 

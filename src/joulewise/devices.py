@@ -138,18 +138,21 @@ def user_folder() -> Path:
     if own := os.environ.get("JOULEWISE_DEVICES"):
         return Path(own)
     config = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(config) if config else Path("~/.config").expanduser()) / "joulewise" / "devices"
+    # Path.expanduser raises where there is no home, as in some containers; this leaves the text as it is.
+    return Path(config or os.path.expanduser("~/.config")) / "joulewise" / "devices"  # noqa: PTH111
 
 
 def user_devices() -> tuple[str, ...]:
-    """Names of the TOML files in `user_folder`, in alphabetical order; none where it is not there.
+    """Names of the TOML files in `user_folder`, in alphabetical order; none where it cannot be read.
 
     Example:
         >>> all(isinstance(name, str) for name in user_devices())
         True
     """
-    folder = user_folder()
-    return tuple(sorted(file.stem for file in folder.glob("*.toml"))) if folder.is_dir() else ()
+    try:
+        return tuple(sorted(file.stem for file in user_folder().iterdir() if file.suffix == ".toml"))
+    except OSError:
+        return ()
 
 
 def load_device(name_or_path: str | os.PathLike[str]) -> Device:
