@@ -339,6 +339,8 @@ def test_an_accelerator_of_zigzag_becomes_a_device_that_passes_its_check(joule, 
     [
         ["run"],
         ["report"],
+        ["calibrate"],
+        ["explain"],
         ["meters"],
         *(["devices", each] for each in ("list", "show", "check", "import-android", "import-zigzag")),
     ],
@@ -353,7 +355,7 @@ def test_every_command_has_help_with_an_example(joule, command):
 def test_help_lists_the_commands_and_version_the_version(joule):
     code, out, _ = joule("--help")
     assert code == 0
-    assert all(command in out for command in ("run", "report", "devices"))
+    assert all(command in out for command in ("run", "report", "calibrate", "devices"))
     assert joule("--version") == (0, f"joulewise {joulewise.__version__}\n", "")
     assert joule("rum")[0] == 2
 

@@ -22,8 +22,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 import joulewise
-from joulewise import cli_devices, cli_explain, cli_meters
-from joulewise.errors import CostError, JoulewiseError, MissingExtra, ModelError, ProfileError, RuleError, StudyError
+from joulewise import cli_calibrate, cli_devices, cli_explain, cli_meters
+from joulewise.errors import (
+    ArgumentError,
+    CostError,
+    JoulewiseError,
+    MissingExtra,
+    ModelError,
+    ProfileError,
+    RuleError,
+    StudyError,
+)
 from joulewise.terminal import Debug, empty_table, open_console, say
 
 if TYPE_CHECKING:
@@ -44,13 +53,13 @@ EXTRAS = {
     "safetensors": "safetensors",
     "yaml": "import",
 }
-TYPED = StudyError | ProfileError | RuleError | ModelError | CostError
+TYPED = StudyError | ProfileError | RuleError | ModelError | CostError | ArgumentError
 INTERRUPTED = 130
 SECONDS_BETWEEN_LINES = 30.0
 
 app = typer.Typer(
     name="joulewise",
-    help="Federated learning that spends less energy: run studies, compare rules, look at devices.",
+    help="Federated learning that spends less energy: run studies, ask whether it is worth it, look at devices.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,6 +68,7 @@ app = typer.Typer(
 )
 app.command("explain")(cli_explain.explain)
 app.add_typer(cli_devices.app, name="devices")
+app.command("calibrate")(cli_calibrate.calibrate)
 app.command("meters")(cli_meters.meters)
 
 

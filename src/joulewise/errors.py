@@ -14,6 +14,8 @@ JoulewiseError
 ├── StudyError      a study file that is wrong
 ├── OutputError     an output folder or a row file that cannot be used
 ├── MeterError      a window of a meter that is used wrongly
+├── CalibrationError a measurement of this machine that cannot be made or finished
+├── ArgumentError   an option of a command that is wrong
 ├── FederationError a federation that cannot go on
 └── MissingExtra    an optional part that is not installed
 """
@@ -73,6 +75,14 @@ class OutputError(JoulewiseError, OSError):
 
 class MeterError(JoulewiseError, ValueError):
     """A window is closed by another meter than the one that opened it, or a window has no length."""
+
+
+class CalibrationError(JoulewiseError, RuntimeError):
+    """A measurement of this machine cannot be made, or cannot be finished."""
+
+
+class ArgumentError(JoulewiseError, ValueError):
+    """An option of a command is wrong."""
 
 
 class FederationError(JoulewiseError, RuntimeError):

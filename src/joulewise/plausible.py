@@ -83,6 +83,8 @@ _RANGES = {
     "idle_power": _range(0.1, 1e8, "uW", 1e-6, "power of a device that waits"),
     "battery.capacity": _range(0.01, 1e3, "Wh", 3600, "energy of a battery"),
 }
+BY_WATTS = "(--watts)"
+"""In the source of a number that is a measured time multiplied by assumed watts of a whole device."""
 _MEASURED_WIDER = 30
 """Measured on a whole device, a bit of memory takes its share of the processor too."""
 
@@ -102,7 +104,8 @@ def _implausible(device: Device) -> Iterator[Finding]:
         expected = _RANGES.get(path) or _RANGES.get(path.rpartition(".")[2])
         if expected is None:
             continue
-        wider = _MEASURED_WIDER if quantity.kind == "measured" and path.startswith("memory.") else 1
+        whole_device = quantity.kind == "measured" or BY_WATTS in quantity.source
+        wider = _MEASURED_WIDER if whole_device and path.startswith("memory.") else 1
         if not expected.low <= quantity.si <= expected.high * wider:
             yield Finding("warning", _implausible_text(path, quantity, expected))
 
