@@ -143,9 +143,10 @@ def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced
     for step in range(BLOCK_STEPS):
         if kept - (0 if fits is None else fits.indices.size) <= 1 or least >= (1 - slack) * room:
             break
-        limit = (
-            _halfway(low, high) if step % 3 == 2 else _on_the_line((low, least), (high, most), (1 - slack / 2) * room)
-        )
+        if step % 3 == 2 or (step and not low):
+            limit = _between(low, high)
+        else:
+            limit = _on_the_line((low, least), (high, most), (1 - slack / 2) * room)
         tried = within(_limited(budget, limit))
         taken = _taken(tried, priced)
         if taken <= room:
@@ -155,8 +156,9 @@ def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced
     return within(_limited(budget, 0.0)) if fits is None else fits
 
 
-def _halfway(low: float, high: float) -> float:
-    return math.sqrt(low * high) if low > 0 else high / 2
+def _between(low: float, high: float) -> float:
+    """Halfway in logarithms; far below where nothing is known to fit: few coordinates may touch every block."""
+    return math.sqrt(low * high) if low > 0 else high / 8
 
 
 def _on_the_line(fits: tuple[float, float], misses: tuple[float, float], aim: float) -> float:
