@@ -1,5 +1,7 @@
 """The two added lines of a Flower app: what the mod sends, what it leaves alone, what a server sees of it."""
 
+from importlib import resources
+
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
@@ -23,7 +25,7 @@ from toy_federation import (
 from joulewise.codec import decode
 from joulewise.compress import ClientState, ErrorFeedback
 from joulewise.errors import LayoutError, ProfileError, RuleError, StateError, UpdateError
-from joulewise.flower import ContextStore, MemoryStore, Sparse, Sparsify
+from joulewise.flower import ContextStore, MemoryStore, Sparse, Sparsify, wire
 from joulewise.flower.inprocess import InProcessGrid
 from joulewise.layout import Layout
 from joulewise.rules import CWMP, Count, Dense, Density, Joules, RandomK, TopK
@@ -204,6 +206,30 @@ def test_each_partition_is_priced_on_its_own_device():
     kinds, residency = "synthetic-kind-10", "synthetic-residency-32"
     assert crossed(kinds, [2]) != crossed(residency, [2])
     assert crossed([kinds, residency], [1, 2]) == [*crossed(kinds, [1]), *crossed(residency, [2])]
+
+
+def test_a_reply_carries_the_charges_of_the_whole_round(tmp_path):
+    number = """
+        [compute.{}]
+        value = 2.0
+        unit = "pJ"
+        kind = "assumed"
+        source = "a test"
+        year = 2026
+        """
+    phone = resources.files("joulewise").joinpath("profiles/phone-lte-2021.toml").read_text(encoding="utf-8")
+    path = tmp_path / "phone.toml"
+    path.write_text(phone + "".join(map(number.format, ("add", "multiply", "training"))), encoding="utf-8")
+    mod = Sparsify(str(path), TopK(), Count(5), feedback=ErrorFeedback(), multiply_accumulates=1000.0)
+    (reply,) = InProcessGrid(app(mod, examples=lambda _: 7), 1).send_and_receive([request(1)])
+    result = wire.read(reply.content).result
+    found = {charge.term: charge for charge in result.charges}
+    reply_terms = ["header", "kept", "whole", "fixed"]
+    assert list(found) == [*reply_terms, "training", "selection", "residual", "downlink", "memory_update"]
+    assert found["training"].energy == pytest.approx(7 * 1000 * 2e-12)
+    assert sum(found[term].bytes for term in reply_terms) == result.bytes_up
+    assert found["downlink"].bytes == result.bytes_down
+    assert found["residual"].energy == pytest.approx(2 * found["selection"].energy)
 
 
 def test_a_partition_without_a_device_is_an_error_that_says_so():

@@ -24,6 +24,8 @@ REFINEMENTS = 8
 """Of the first estimate: the density of each tensor follows from the prices, and the prices from it."""
 SETTLED_BITS = 0.01
 BLOCK_STEPS = 40
+ROUGH = 0.05
+"""How near to the budget a selection comes that only tells densities, where blocks make it a search."""
 # Encoded bits of a value above a threshold: sign and mantissa, and what its exponent still has to say.
 TYPICAL_VALUE_BITS = {"float32": 26.0, "float16": 13.0, "bfloat16": 10.0, "int8": 8.0}
 
@@ -96,13 +98,15 @@ class Brief:
         selection = self._chosen(self.rule, budget, priced, seed)
         return Draft(selection, encode_detailed(selection, self.costs.layout, self.values, self.whole))
 
-    def _chosen(self, rule: Rule, budget: Budget | None, priced: Costs, seed: int | None) -> Selection:
+    def _chosen(
+        self, rule: Rule, budget: Budget | None, priced: Costs, seed: int | None, slack: float = SLACK / 8
+    ) -> Selection:
         def within(limited: Budget | None) -> Selection:
             rng = None if seed is None else np.random.default_rng(seed)
             return select(self.carried, priced, rule, limited, rng)
 
         if isinstance(budget, Joules) and priced.blocks:
-            return _within_blocks(within, budget, priced)
+            return _within_blocks(within, budget, priced, slack)
         return within(budget)
 
     def _priced(self, budget: Joules | Bytes, seed: int | None) -> Costs:
@@ -114,7 +118,7 @@ class Brief:
         value_bits = np.array([TYPICAL_VALUE_BITS[value_type] for value_type in types], dtype=np.float64)
         priced = costs.at_bits(value_bits + index_bits(0.01))
         for _ in range(REFINEMENTS):
-            counts = costs.layout.counts(self._chosen(TopK(), budget, priced, seed).indices)
+            counts = costs.layout.counts(self._chosen(TopK(), budget, priced, seed, ROUGH).indices)
             density = np.maximum(counts, 0.5) / np.maximum(costs.layout.sizes, 1)
             bits = value_bits + index_bits(np.minimum(density, 0.5))
             settled = bool(np.all(np.abs(bits - priced.bits_per_kept) <= SETTLED_BITS))
@@ -124,11 +128,11 @@ class Brief:
         return priced
 
 
-def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced: Costs) -> Selection:
+def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced: Costs, slack: float) -> Selection:
     """The longest selection whose prices and blocks together take at most the budget.
 
     Blocks are no sum over coordinates, but what they take only grows along the order: the limit on the prices alone is
-    moved until both together meet the budget.
+    moved until both together meet the budget, but for the share `slack` of it.
     """
     room = _room(budget, priced)
     tried = within(_limited(budget, room))
@@ -137,9 +141,12 @@ def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced
     # What a selection spent is the least limit that makes it.
     low, least, fits, kept, high = 0.0, 0.0, None, int(tried.indices.size), float(tried.spent or 0.0)
     for step in range(BLOCK_STEPS):
-        if kept - (0 if fits is None else fits.indices.size) <= 1 or least >= (1 - SLACK / 8) * room:
+        if kept - (0 if fits is None else fits.indices.size) <= 1 or least >= (1 - slack) * room:
             break
-        limit = _halfway(low, high) if step % 3 == 2 else _on_the_line((low, least), (high, most), room)
+        if step % 3 == 2 or (step and not low):
+            limit = _between(low, high)
+        else:
+            limit = _on_the_line((low, least), (high, most), (1 - slack / 2) * room)
         tried = within(_limited(budget, limit))
         taken = _taken(tried, priced)
         if taken <= room:
@@ -149,14 +156,14 @@ def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced
     return within(_limited(budget, 0.0)) if fits is None else fits
 
 
-def _halfway(low: float, high: float) -> float:
-    return math.sqrt(low * high) if low > 0 else high / 2
+def _between(low: float, high: float) -> float:
+    """Halfway in logarithms; far below where nothing is known to fit: few coordinates may touch every block."""
+    return math.sqrt(low * high) if low > 0 else high / 8
 
 
-def _on_the_line(fits: tuple[float, float], misses: tuple[float, float], room: float) -> float:
-    """Where the line through two limits and what they take meets the room; a line in logarithms, if it may be."""
+def _on_the_line(fits: tuple[float, float], misses: tuple[float, float], aim: float) -> float:
+    """Where the line through two limits and what they take meets the aim; a line in logarithms, if it may be."""
     (low, least), (high, most) = fits, misses
-    aim = (1 - SLACK / 16) * room
     if low > 0 < least < aim:
         share = math.log(aim / least) / math.log(most / least)
         limit = low * math.exp(share * math.log(high / low))
