@@ -15,7 +15,7 @@ import pytest
 from fake_federation import federate
 
 import joulewise
-from joulewise import cli, results, runs
+from joulewise import cli, rowfile, runs
 
 TESTS = Path(__file__).parent
 STUDY = """
@@ -79,7 +79,7 @@ def timeless(rows):
 def test_run_writes_rows_under_results_and_ends_with_table_and_report(joule, folder):
     code, out, err = joule("run", "small.toml")
     assert code == 0
-    assert len(results.read(folder / "runs/small")) == 12
+    assert len(rowfile.read(folder / "runs/small")) == 12
     assert "small: accuracy after 3 rounds, and what it cost" in out
     assert re.search(r"^\s*CWMP density=0\.1 .* ±", out, re.MULTILINE)
     assert "report: runs/small/report.html" in out
@@ -92,7 +92,7 @@ def test_run_writes_rows_under_results_and_ends_with_table_and_report(joule, fol
 
 def test_run_takes_a_folder_and_settings(joule, folder):
     assert joule("run", "small.toml", "--out", "there", "--set", "rounds=1", "--set", "seeds=[7]")[0] == 0
-    assert {(row.seed, row.round) for row in results.read(folder / "there")} == {(7, 1)}
+    assert {(row.seed, row.round) for row in rowfile.read(folder / "there")} == {(7, 1)}
 
 
 def test_running_a_finished_study_again_says_so_and_shows_its_table(joule, folder):
@@ -160,7 +160,7 @@ def test_a_stopped_study_wants_resume_and_then_goes_on(joule, folder, monkeypatc
         "error: runs/small holds 1 of 12 rows of this study; go on with --resume, or give another --out\n",
     )
     assert joule("run", "small.toml", "--resume")[0] == 0
-    assert timeless(results.read(folder / "runs/small")) == timeless(results.read(folder / "whole"))
+    assert timeless(rowfile.read(folder / "runs/small")) == timeless(rowfile.read(folder / "whole"))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -185,7 +185,7 @@ def test_ctrl_c_stops_everything_and_leaves_a_run_that_goes_on(folder, monkeypat
     time.sleep(0.3)
     assert rows.read_bytes() == content  # no worker is left
     assert joule("run", "small.toml", "--set", "rounds=20", "--resume")[0] == 0
-    assert len(results.read(folder / "runs/small")) == 80
+    assert len(rowfile.read(folder / "runs/small")) == 80
 
 
 @pytest.mark.parametrize("colour", [True, False])
@@ -389,4 +389,4 @@ def test_a_real_study_from_file_to_report(folder):
     assert done.returncode == 0, done.stderr
     assert "small: accuracy after 2 rounds, and what it cost" in done.stdout
     assert (folder / "x/report.html").stat().st_size > 10_000
-    assert len(results.read(folder / "x")) == 4
+    assert len(rowfile.read(folder / "x")) == 4

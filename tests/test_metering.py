@@ -14,7 +14,7 @@ from fake_federation import federate
 from sensor_tree import Clock, SensorTree
 from synthetic_rows import study_rows
 
-from joulewise import battery, cli, cli_meters, metering, meters, powercap, report, results, runs, tables
+from joulewise import battery, cli, cli_meters, metering, meters, powercap, report, results, rowfile, runs, tables
 from joulewise.errors import DataError, OutputError
 from joulewise.ledger import total
 from joulewise.meters import Reading
@@ -86,7 +86,7 @@ def test_each_row_holds_what_its_round_took_and_nothing_of_what_came_between(stu
         rows.append(row)
         laptop.add(PACKAGE, 900_000_000)  # what the consumer does between two rounds is not the round's
         clock.wait(100)
-    assert list(results.read(tmp_path / "x")) == rows
+    assert list(rowfile.read(tmp_path / "x")) == rows
     assert len(rows) == 12
     first = [row for row in rows if row.round == 1]
     assert [row.measured[0].joules for row in first] == pytest.approx([5.0] * 4)
@@ -367,12 +367,12 @@ def test_run_meters_itself_and_shows_it(joule, on, tmp_path, laptop, monkeypatch
     )
     code, out, err = joule("run", "small.toml")
     assert code == 0
-    rows = results.read(tmp_path / "runs/small")
+    rows = rowfile.read(tmp_path / "runs/small")
     assert [one.joules for row in rows for one in row.measured if one.joules is not None] == pytest.approx([1e-4] * 12)
     assert "small: measured energy of this machine beside modelled energy of the clients, per round" in out
     assert "Traceback" not in err
     assert joule("run", "small.toml", "--no-meter", "--out", "plain")[0] == 0
-    assert all(row.measured is msgspec.UNSET for row in results.read(tmp_path / "plain"))
+    assert all(row.measured is msgspec.UNSET for row in rowfile.read(tmp_path / "plain"))
 
 
 def test_run_says_which_sensor_it_cannot_read(joule, on, tmp_path, laptop):
@@ -382,7 +382,7 @@ def test_run_says_which_sensor_it_cannot_read(joule, on, tmp_path, laptop):
     err = joule("run", "small.toml")[2]
     assert err.splitlines()[0] == "note: battery cannot be read, and is left out; why: joulewise meters"
     assert "its status is Charging" in joule("meters")[1]
-    assert battery.NAME not in {one.method for row in results.read(tmp_path / "runs/small") for one in row.measured}
+    assert battery.NAME not in {one.method for row in rowfile.read(tmp_path / "runs/small") for one in row.measured}
 
 
 def test_run_with_jobs_shows_the_reading_of_the_whole_run(joule, on, tmp_path, laptop):

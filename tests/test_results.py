@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import math
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_rows import study_rows
 
-from joulewise import results
+from joulewise import results, rowfile
 from joulewise.errors import CostError, OutputError
 from joulewise.ledger import Charge
 from joulewise.results import ServerResult
@@ -30,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 def write(path: Path, rows=ROWS) -> None:
     for row in rows:
-        results.append(path, row)
+        rowfile.append(path, row)
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -57,11 +58,11 @@ def test_rows_come_back_as_written_and_a_cut_anywhere_loses_only_the_lines_it_re
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     write(path, written)
     content = path.read_bytes()
-    assert results.read(path) == tuple(written)
+    assert rowfile.read(path) == tuple(written)
 
     path.write_bytes(content[: cut % len(content)])
     whole = content[: cut % len(content)].count(b"\n")
-    assert results.read(path) == tuple(written[:whole])
+    assert rowfile.read(path) == tuple(written[:whole])
 
     write(path, written[whole:])
     assert path.read_bytes() == content
@@ -69,14 +70,14 @@ def test_rows_come_back_as_written_and_a_cut_anywhere_loses_only_the_lines_it_re
 
 def test_a_folder_is_read_through_its_row_file(path):
     write(path)
-    assert results.read(path.parent) == ROWS == results.read(str(path))
+    assert rowfile.read(path.parent) == ROWS == rowfile.read(str(path))
 
 
 def test_a_line_is_one_write(path, monkeypatch):
     writes = []
     real = os.write
     monkeypatch.setattr(os, "write", lambda file, line: writes.append(line) or real(file, line))
-    results.append(path, ROWS[0])
+    rowfile.append(path, ROWS[0])
     assert len(writes) == 1
     assert writes[0].endswith(b"\n")
     assert writes[0].count(b"\n") == 1
@@ -84,7 +85,7 @@ def test_a_line_is_one_write(path, monkeypatch):
 
 @pytest.mark.parametrize("written", [0, 1, 57])
 def test_a_full_disk_is_told_and_leaves_whole_rows_only(path, monkeypatch, written):
-    results.append(path, ROWS[0])
+    rowfile.append(path, ROWS[0])
     before = path.read_bytes()
     real = os.write
 
@@ -95,14 +96,14 @@ def test_a_full_disk_is_told_and_leaves_whole_rows_only(path, monkeypatch, writt
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        results.append(path, ROWS[1])
+        rowfile.append(path, ROWS[1])
     assert path.read_bytes() == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_device_that_takes_nothing_is_an_output_error():
     with pytest.raises(OutputError, match="/dev/full"):
-        results.append("/dev/full", ROWS[0])
+        rowfile.append("/dev/full", ROWS[0])
 
 
 def test_a_half_written_tail_of_any_length_is_cut_off(path):
@@ -110,16 +111,16 @@ def test_a_half_written_tail_of_any_length_is_cut_off(path):
     whole = path.read_bytes()
     for tail in (b"{", b"\0" * 100, whole.splitlines()[0], b"x" * 200_000):
         path.write_bytes(whole + tail)
-        results.truncate_tail(path)
+        rowfile.truncate_tail(path)
         assert path.read_bytes() == whole
     path.write_bytes(b"x" * 200_000)
-    results.truncate_tail(path)
+    rowfile.truncate_tail(path)
     assert path.read_bytes() == b""
 
 
 def test_truncating_a_missing_file_makes_none(path):
-    results.truncate_tail(path)
-    assert results.keep(path, lambda row: False) == 0
+    rowfile.truncate_tail(path)
+    assert rowfile.keep(path, lambda row: False) == 0
     assert not path.exists()
 
 
@@ -140,14 +141,14 @@ def test_a_bad_line_is_named_by_its_number(path, line):
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + line + b"\n" + lines[1])
     with pytest.raises(OutputError, match=r"rows\.jsonl, line 2 "):
-        results.read(path)
+        rowfile.read(path)
     with pytest.raises(OutputError, match=r"rows\.jsonl, line 2 "):
-        results.keep(path, lambda row: True)
+        rowfile.keep(path, lambda row: True)
 
 
 def test_a_missing_file_is_an_output_error(path):
     with pytest.raises(OutputError, match=r"cannot read row file .*rows\.jsonl: No such file"):
-        results.read(path)
+        rowfile.read(path)
 
 
 def test_keep_drops_rows_and_leaves_every_other_byte_link_and_mode(path, tmp_path):
@@ -157,7 +158,7 @@ def test_keep_drops_rows_and_leaves_every_other_byte_link_and_mode(path, tmp_pat
     link = tmp_path / "link.jsonl"
     link.symlink_to(path)
 
-    dropped = results.keep(link, lambda row: row.round == 1)
+    dropped = rowfile.keep(link, lambda row: row.round == 1)
 
     assert dropped == sum(row.round != 1 for row in ROWS)
     assert path.read_bytes() == b"".join(line for line, row in zip(lines, ROWS, strict=True) if row.round == 1)
@@ -171,7 +172,7 @@ def test_keep_that_fails_leaves_the_file_as_it_was(path, monkeypatch):
     before = path.read_bytes()
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EACCES, "Permission denied")))
     with pytest.raises(OutputError, match="Permission denied"):
-        results.keep(path, lambda row: False)
+        rowfile.keep(path, lambda row: False)
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == ["rows.jsonl"]
 
@@ -180,10 +181,10 @@ def test_keep_that_fails_leaves_the_file_as_it_was(path, monkeypatch):
 def test_a_row_with_a_number_that_is_not_finite_is_refused_and_a_loss_becomes_none(path, number):
     bad = msgspec.structs.replace(ROWS[0], server=ServerResult(number, 0.1))
     with pytest.raises(OutputError, match="arm 'Dense', seed 0, round 1"):
-        results.append(path, bad)
+        rowfile.append(path, bad)
     diverged = msgspec.structs.replace(ROWS[0], server=ServerResult(0.1, number))
-    results.append(path, diverged)
-    assert results.read(path) == (diverged,)
+    rowfile.append(path, diverged)
+    assert rowfile.read(path) == (diverged,)
     assert diverged.server.loss is None
 
 
@@ -220,10 +221,10 @@ def test_energy_of_mixed_units_is_an_error():
 
 def _append_many(path: Path, worker: int) -> None:
     for number in range(25):
-        results.append(path, msgspec.structs.replace(ROWS[0], seed=worker, round=number))
+        rowfile.append(path, msgspec.structs.replace(ROWS[0], seed=worker, round=number))
         if worker == 0 and number % 5 == 0:
-            results.append(path, msgspec.structs.replace(ROWS[0], round=1000))
-            results.keep(path, lambda row: row.round < 1000)  # replaces the file under the other two
+            rowfile.append(path, msgspec.structs.replace(ROWS[0], round=1000))
+            rowfile.keep(path, lambda row: row.round < 1000)  # replaces the file under the other two
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
@@ -235,5 +236,23 @@ def test_processes_that_write_to_one_file_lose_nothing_while_it_is_replaced(path
         writer.start()
     for writer in writers:
         writer.join(60)
-    found = sorted((row.seed, row.round) for row in results.read(path))
+    found = sorted((row.seed, row.round) for row in rowfile.read(path))
     assert found == [(worker, number) for worker in range(3) for number in range(25)]
+
+
+def test_rows_that_were_compressed_are_read_as_they_were(path):
+    for row in ROWS:
+        rowfile.append(path, row)
+    compressed = path.with_name("rows.jsonl.gz")
+    compressed.write_bytes(gzip.compress(path.read_bytes()))
+    assert rowfile.read(compressed) == ROWS
+    path.unlink()
+    assert rowfile.read(path.parent) == ROWS
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:40], lambda whole: whole[:20] + b"x" * 40])
+def test_compressed_rows_that_are_damaged_are_an_error(tmp_path, damage):
+    compressed = tmp_path / "rows.jsonl.gz"
+    compressed.write_bytes(damage(gzip.compress(os.urandom(1000) + b"\n")))
+    with pytest.raises(OutputError, match=r"cannot read row file .*rows\.jsonl\.gz"):
+        rowfile.read(compressed)

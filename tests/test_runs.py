@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from fake_federation import federate
 
-from joulewise import checkpoints, results, task, workers
+from joulewise import checkpoints, rowfile, task, workers
 from joulewise.checkpoints import Pace
 from joulewise.errors import DataError, FederationError, MissingExtra, OutputError
 from joulewise.runs import rounds_of, run
@@ -75,7 +75,7 @@ def by_arm(rows):
 
 
 def test_a_run_yields_each_row_that_it_writes_seed_by_seed(study, whole, tmp_path):
-    assert list(results.read(tmp_path / "whole")) == whole
+    assert list(rowfile.read(tmp_path / "whole")) == whole
     assert [(row.seed, row.arm, row.round) for row in whole] == [
         (seed, arm, number)
         for seed in (0, 1)
@@ -123,14 +123,14 @@ def test_a_folder_of_another_study_is_not_touched(study, whole, tmp_path, resume
     other = msgspec.structs.replace(study, rounds=5)
     with pytest.raises(OutputError, match=r"holds another study: its rounds is 4, here it is 5; give another --out"):
         list(run(other, tmp_path / "whole", federate=federate, resume=resume))
-    assert list(results.read(tmp_path / "whole")) == whole
+    assert list(rowfile.read(tmp_path / "whole")) == whole
 
 
 def test_a_folder_with_rows_of_nobody_knows_what_is_not_touched(study, whole, tmp_path):
     (tmp_path / "whole/study.json").unlink()
     with pytest.raises(OutputError, match=r"holds rows, but no study\.json that says of what; give another --out"):
         list(run(study, tmp_path / "whole", federate=federate, resume=True))
-    assert list(results.read(tmp_path / "whole")) == whole
+    assert list(rowfile.read(tmp_path / "whole")) == whole
 
 
 def test_a_damaged_study_in_the_folder_is_named(study, whole, tmp_path):
@@ -163,7 +163,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_rows_in_the_same_order(study
     list(islice(rows, stop_after))
     rows.close()
     assert timeless(run(study, tmp_path / "x", federate=federate, resume=True)) == timeless(whole)
-    assert timeless(results.read(tmp_path / "x")) == timeless(whole)
+    assert timeless(rowfile.read(tmp_path / "x")) == timeless(whole)
     assert not (tmp_path / "x/checkpoints").exists()
 
 
@@ -172,7 +172,7 @@ def test_rows_after_the_checkpoint_are_made_again(study, whole, tmp_path, monkey
     rows = run(study, tmp_path / "x", federate=federate)
     list(islice(rows, 3))
     rows.close()
-    before = results.read(tmp_path / "x")
+    before = rowfile.read(tmp_path / "x")
     found = list(run(study, tmp_path / "x", federate=federate, resume=True))
     assert timeless(found) == timeless(whole)
     assert found[0] == before[0]
@@ -216,14 +216,14 @@ def test_a_checkpoint_that_is_damaged_inside_is_named(study, tmp_path):
     checkpoint.write_bytes(content)
     with pytest.raises(OutputError, match=r"checkpoint .*0000.npz is damaged; delete it, then go on with --resume"):
         list(run(study, tmp_path / "x", federate=federate, resume=True))
-    assert len(results.read(tmp_path / "x")) == checkpoints.round_of(checkpoint)
+    assert len(rowfile.read(tmp_path / "x")) == checkpoints.round_of(checkpoint)
 
 
 def test_a_checkpoint_whose_rows_are_gone_is_not_used(study, whole, tmp_path):
     rows = run(study, tmp_path / "x", federate=federate)
     list(islice(rows, 3))
     rows.close()
-    assert results.keep(tmp_path / "x/rows.jsonl", lambda row: row.round != 2) == 1
+    assert rowfile.keep(tmp_path / "x/rows.jsonl", lambda row: row.round != 2) == 1
     assert timeless(run(study, tmp_path / "x", federate=federate, resume=True)) == timeless(whole)
 
 
@@ -261,13 +261,13 @@ def test_a_run_that_was_killed_goes_on_to_the_same_rows(study, whole, tmp_path, 
     process.wait()
     process.stdout.close()
     time.sleep(0.3)  # the workers notice at once
-    left = len(results.read(tmp_path / "x"))
+    left = len(rowfile.read(tmp_path / "x"))
     time.sleep(0.3)
-    assert 6 <= left == len(results.read(tmp_path / "x")) < 16
+    assert 6 <= left == len(rowfile.read(tmp_path / "x")) < 16
     orders()
     found = list(run(study, tmp_path / "x", federate=federate, resume=True))
     assert by_arm(found) == by_arm(whole)
-    assert by_arm(results.read(tmp_path / "x")) == by_arm(whole)
+    assert by_arm(rowfile.read(tmp_path / "x")) == by_arm(whole)
 
 
 # ---------------------------------------------------------------- several processes
@@ -276,8 +276,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_rows(study, whole, tmp_path, 
 def test_several_processes_make_the_same_rows(study, whole, tmp_path):
     found = list(run(study, tmp_path / "x", federate=federate, jobs=2))
     assert by_arm(found) == by_arm(whole)
-    assert list(results.read(tmp_path / "x")) != []
-    assert by_arm(results.read(tmp_path / "x")) == by_arm(whole)
+    assert list(rowfile.read(tmp_path / "x")) != []
+    assert by_arm(rowfile.read(tmp_path / "x")) == by_arm(whole)
     assert not (tmp_path / "x/checkpoints").exists()
 
 
@@ -327,7 +327,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(study, whole, tmp_path, m
     with pytest.raises(OutputError, match="No space left on device"):
         next(rows)
     monkeypatch.undo()
-    assert len(results.read(tmp_path / "x")) == 6
+    assert len(rowfile.read(tmp_path / "x")) == 6
     assert timeless(run(study, tmp_path / "x", federate=federate, resume=True)) == timeless(whole)
 
 
@@ -456,6 +456,6 @@ def test_an_arm_that_diverges_leaves_the_others_to_finish(study, whole, tmp_path
     with pytest.raises(FederationError, match=r"2 of 4 runs diverged, first CWMP.*seed 0: round 3, client 1.*'w'"):
         rows.extend(running)
     expected = [row for row in whole if row.rule == "TopK" or row.round < 3]
-    assert by_arm(rows) == by_arm(results.read(tmp_path / "out")) == by_arm(expected)
+    assert by_arm(rows) == by_arm(rowfile.read(tmp_path / "out")) == by_arm(expected)
     orders()
     assert by_arm(run(study, tmp_path / "out", resume=True, federate=federate)) == by_arm(whole)

@@ -173,15 +173,15 @@ def run(
 
 
 def _conclude(folder: Path) -> None:
-    from joulewise import results
+    from joulewise import rowfile
 
-    rows = results.read(folder)
+    rows = rowfile.read(folder)
     try:
         _print_tables(rows)
         _write_report(rows, [folder], folder)
     except MissingExtra as missing:
         say(f"note: {missing}")
-    say(f"rows: {folder / results.FILE_NAME}")
+    say(f"rows: {folder / rowfile.FILE_NAME}")
 
 
 def _watched(rows: Iterable[Row], view: View) -> None:
@@ -232,10 +232,10 @@ def report(
 
     Example: joulewise report runs/quickstart
     """
-    from joulewise import results
+    from joulewise import rowfile
 
     del debug
-    rows = [row for folder in folders for row in results.read(folder)]
+    rows = [row for folder in folders for row in rowfile.read(folder)]
     _print_tables(rows)
     _write_report(rows, folders, out or folders[0])
 

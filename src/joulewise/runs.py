@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from joulewise import checkpoints, metering, results, workers
+from joulewise import checkpoints, metering, rowfile, workers
 from joulewise.devices import describe, load_device
 from joulewise.errors import FederationError, OutputError
 from joulewise.flower.app import Compute, Engine
@@ -141,7 +141,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _claim(folder: Path, study: Study) -> None:
-    path, rows = folder / STUDY_FILE, folder / results.FILE_NAME
+    path, rows = folder / STUDY_FILE, folder / rowfile.FILE_NAME
     # A run that failed before its first row has left nothing behind that another study could spoil.
     if not path.exists() or not rows.exists():
         if rows.exists():
@@ -207,7 +207,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _prepare(tasks: Sequence[Task], setup: Setup, resume: bool) -> tuple[list[Task], list[Row]]:
-    rows = results.read(setup.rows) if setup.rows.exists() else ()
+    rows = rowfile.read(setup.rows) if setup.rows.exists() else ()
     made = _rounds(tasks, rows, setup.out)
     finished = {key for key, rounds in made.items() if rounds == list(range(1, tasks[0].arm.rounds + 1))}
     if rows and not resume and len(finished) < len(tasks):
@@ -218,7 +218,7 @@ def _prepare(tasks: Sequence[Task], setup: Setup, resume: bool) -> tuple[list[Ta
     left = [_going_on(task, made[_key(task)], setup.out) for task in tasks if _key(task) not in finished]
     last = {_key(task): task.done for task in left}
     if rows:
-        results.keep(setup.rows, lambda row: row.round <= last.get((row.arm, row.seed), row.round))
+        rowfile.keep(setup.rows, lambda row: row.round <= last.get((row.arm, row.seed), row.round))
     return left, [row for row in rows if row.round <= last.get((row.arm, row.seed), row.round)]
 
 

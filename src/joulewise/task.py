@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 import joulewise
-from joulewise import checkpoints, labels, results
+from joulewise import checkpoints, labels, rowfile
 from joulewise.errors import OutputError, UpdateError
 from joulewise.flower.app import Arm, Arrays, Compute, Engine, RoundOutcome
 from joulewise.meters import Meter, Reading, noted
@@ -57,7 +57,7 @@ class Setup:
     @property
     def rows(self) -> Path:
         """The row file."""
-        return self.out / results.FILE_NAME
+        return self.out / rowfile.FILE_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _rounds(task: Task, setup: Setup) -> Iterator[Row]:
     with contextlib.closing(outcomes):  # An engine stops at once when a row cannot be written.
         for outcome, measured in _metered(outcomes, setup.meters):
             row = _row(task, setup, outcome, measured)
-            results.append(setup.rows, row)
+            rowfile.append(setup.rows, row)
             if outcome.round == task.arm.rounds:
                 path.unlink(missing_ok=True)
             elif outcome.checkpoint is not None:
