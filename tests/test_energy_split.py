@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from synthetic_rows import study_rows
 
-from joulewise import page, tables
+from joulewise import notation, page, tables
 from joulewise.ledger import TERMS, Charge, addressable
 from joulewise.results import energy_by_term
 from joulewise.summary import summary
@@ -44,7 +44,7 @@ def test_the_table_has_a_column_for_every_term_in_the_order_of_the_ledger_and_th
     assert table.columns[3] == "Blocks (mJ)"
     assert lines["CWMP density=0.01"]["Blocks"] == "12.0"  # 2 mJ for each of 2 clients in 3 rounds
     arm = next(arm for arm in found.arms if arm.rule == "CWMP")
-    assert lines["CWMP density=0.01"]["A mask can touch"] == tables.number(100 * arm.addressable)
+    assert lines["CWMP density=0.01"]["A mask can touch"] == notation.number(100 * arm.addressable)
 
 
 def test_bytes_of_the_table_are_totals_of_a_seed_both_ways():
@@ -52,7 +52,7 @@ def test_bytes_of_the_table_are_totals_of_a_seed_both_ways():
     table, clients = tables.split(found), [c for row in ROWS if row.rule == "Dense" for c in row.clients]
     up, down = (sum(getattr(client, way) for client in clients) / 2 for way in ("bytes_up", "bytes_down"))
     assert table.columns[-2:] == ("Bytes up (kB)", "Bytes down (kB)")
-    assert table.rows[0][-2:] == (tables.number(up / 1e3), tables.number(down / 1e3))
+    assert table.rows[0][-2:] == (notation.number(up / 1e3), notation.number(down / 1e3))
 
 
 def test_measured_energy_is_no_part_of_the_split_and_stops_no_report():

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_rows import PARAMETERS, study_rows
 
-from joulewise import pareto, tables
+from joulewise import notation, pareto, tables
 from joulewise.errors import MissingExtra, OutputError
 from joulewise.ledger import Charge
+from joulewise.outcomes import Summary
 from joulewise.pareto import Interval, accuracy_at, energy_to, frontier, hypervolume, interval, paired
 from joulewise.results import Row, ServerResult
-from joulewise.summary import Summary, summary
+from joulewise.summary import summary
 
 few = settings(max_examples=60, deadline=None)
 small = st.integers(-4, 4).map(float)  # few values, so that ties and equal points happen
@@ -263,7 +264,7 @@ def test_with_two_seeds_no_claim_is_made():
 @given(st.floats(1e-12, 1e12))
 @few
 def test_numbers_have_three_digits_and_read_back_within_them(value):
-    shown = tables.number(value)
+    shown = notation.number(value)
     assert float(shown.replace(",", "")) == pytest.approx(value, rel=5.1e-3)
     assert len(shown.replace(",", "").replace(".", "").lstrip("0")) >= 3
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from joulewise import tables
+from joulewise import notation, tables
+from joulewise.outcomes import Arm, Summary
 from joulewise.pareto import SEEDS_FOR_A_CLAIM
 from joulewise.results import Row
-from joulewise.summary import Arm, Summary
 from joulewise.tables import Table
 
 AXES = {"energy": "Uplink energy", "bytes_up": "Uplink bytes", "kept": "Coordinates sent"}
@@ -107,10 +107,10 @@ def _study(found: Summary, number: int, charts: Charts) -> str:
 
 def _lead(found: Summary) -> str:
     counts = (
-        tables.counted(len(found.arms), "arm"),
-        tables.counted(len(found.seeds), "seed"),
-        tables.counted(found.rounds, "round"),
-        tables.counted(found.clients, "client"),
+        notation.counted(len(found.arms), "arm"),
+        notation.counted(len(found.seeds), "seed"),
+        notation.counted(found.rounds, "round"),
+        notation.counted(found.clients, "client"),
     )
     devices = found.settings.get("devices")
     words = (

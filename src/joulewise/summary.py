@@ -1,4 +1,4 @@
-"""What the rows of a study come to: a record for each arm, and paired comparisons of rules."""
+"""From the rows of a study to what it came to."""
 
 from __future__ import annotations
 
@@ -11,168 +11,16 @@ import msgspec
 
 from joulewise.devices import Unit
 from joulewise.errors import OutputError
-from joulewise.ledger import MASK_TERMS, TERMS, UPLINK_TERMS
-from joulewise.measured import Measured, measured
-from joulewise.pareto import Difference, Interval, energy_to, frontier, interval, paired
+from joulewise.ledger import TERMS, UPLINK_TERMS
+from joulewise.measured import measured
+from joulewise.outcomes import Arm, Comparison, Point, Run, Summary
+from joulewise.pareto import energy_to, frontier, interval, paired
 from joulewise.results import Row, Setting, downlink_energy, energy_by_term, uplink_energy
 
 RULE_ORDER = ("Dense", "TopK", "CWMP", "Projection", "MinVariance", "RandomK")
 REFERENCE_RULE = "TopK"
 COMPARED_RULES = ("CWMP", "Projection")
 TARGET_SHARE = 0.95
-
-
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm with one seed, over its rounds.
-
-    Args:
-        seed: the seed.
-        accuracy: test accuracy after each round.
-        energy: cumulative uplink energy of all clients after each round.
-        downlink: energy of receiving, all rounds and clients.
-        by_term: modelled energy of all rounds and clients, by term of the ledger.
-        bytes_up: bytes of all replies.
-        bytes_down: bytes of all requests.
-        kept: coordinates in all replies.
-        parameters: coordinates that all replies could have held; None where that is unknown.
-        replies: number of replies.
-    """
-
-    seed: int
-    accuracy: tuple[float, ...]
-    energy: tuple[float, ...]
-    downlink: float
-    by_term: dict[str, float] = {}
-    bytes_up: int
-    bytes_down: int
-    kept: int
-    parameters: int | None
-    replies: int
-
-
-class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """An arm after a round: its accuracy over seeds, and its mean cumulative uplink energy."""
-
-    round: int
-    accuracy: Interval
-    energy: float
-
-
-class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm over its seeds. Totals are over rounds and clients; a reply is one client's in one round.
-
-    Args:
-        name: its label.
-        rule: its rule.
-        budget: its budget as text.
-        runs: one for each seed that finished; a seed with fewer rounds than another is left out.
-        unfinished: seeds that are left out.
-        complete: whether it has as many rounds as the longest arm of the study.
-        accuracy: final accuracy.
-        energy: total uplink energy.
-        bytes_up: total bytes of the replies.
-        kept: total coordinates in the replies.
-        kept_share: share of the coordinates that a mean reply holds; None where that is unknown.
-        to_target: uplink energy to the study's target accuracy, over the seeds that reach it, if any.
-        on_frontier: whether no other complete arm has more accuracy for less energy.
-        curve: the arm after each round.
-        measured: what meters measured in its rounds, apart from the modelled energy.
-    """
-
-    name: str
-    rule: str
-    budget: str
-    runs: tuple[Run, ...]
-    unfinished: tuple[int, ...]
-    complete: bool
-    accuracy: Interval
-    energy: Interval
-    bytes_up: Interval
-    kept: Interval
-    kept_share: float | None
-    to_target: Interval | None
-    on_frontier: bool
-    curve: tuple[Point, ...]
-    measured: tuple[Measured, ...] = ()
-
-    @property
-    def variant(self) -> str:
-        """The label without the rule: what arms of different rules have in common."""
-        return self.name.removeprefix(self.rule).strip()
-
-    @property
-    def by_term(self) -> dict[str, float]:
-        """Modelled energy by term of the ledger: the mean over seeds of the total over rounds and clients."""
-        terms = dict.fromkeys(term for run in self.runs for term in run.by_term)
-        return {term: math.fsum(run.by_term.get(term, 0.0) for run in self.runs) / len(self.runs) for term in terms}
-
-    @property
-    def addressable(self) -> float | None:
-        """Share of the modelled energy that the choice of coordinates made; None where there is no energy."""
-        by_term = self.by_term
-        spent = math.fsum(by_term.values())
-        return math.fsum(by_term.get(term, 0.0) for term in MASK_TERMS) / spent if spent else None
-
-    @property
-    def energy_per_round(self) -> float:
-        """Mean uplink energy of a round, all clients together."""
-        return self.energy.mean / len(self.curve)
-
-    @property
-    def bytes_up_per_reply(self) -> float:
-        """Mean bytes of a reply."""
-        return sum(run.bytes_up for run in self.runs) / max(1, sum(run.replies for run in self.runs))
-
-    @property
-    def bytes_down_per_request(self) -> float:
-        """Mean bytes of a request."""
-        return sum(run.bytes_down for run in self.runs) / max(1, sum(run.replies for run in self.runs))
-
-
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """A cost-weighted arm against TopK with the same settings, seed by seed.
-
-    Args:
-        arm: name of the arm.
-        reference: name of the TopK arm.
-        budget: the budget that both have.
-        accuracy: difference in final accuracy.
-        energy: relative difference in total uplink energy (-0.2: a fifth less); None where TopK spent none.
-    """
-
-    arm: str
-    reference: str
-    budget: str
-    accuracy: Difference
-    energy: Interval | None
-
-
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rows of one study come to.
-
-    Args:
-        study: its name.
-        unit: of every energy.
-        basis: ``modelled`` or ``measured``; None where no energy was recorded.
-        rounds: rounds of the longest arm.
-        seeds: all seeds.
-        clients: number of partitions that took part.
-        target: accuracy for `Arm.to_target`: 95 % of the best final accuracy, rounded down to a percent.
-        settings: the settings that all arms share.
-        arms: in the order of rules, then of budgets.
-        comparisons: cost-weighted rules against TopK.
-    """
-
-    study: str
-    unit: Unit
-    basis: str | None
-    rounds: int
-    seeds: tuple[int, ...]
-    clients: int
-    target: float
-    settings: dict[str, Setting]
-    arms: tuple[Arm, ...]
-    comparisons: tuple[Comparison, ...]
 
 
 def summary(rows: Iterable[Row]) -> tuple[Summary, ...]:

@@ -1,38 +1,23 @@
-"""The table of a study, as text for a terminal and for a page; and how numbers are written in it."""
+"""The tables of a study, as text for a terminal and for a page."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from joulewise.devices import Unit
 from joulewise.ledger import TERMS
 from joulewise.measured import Measured
 from joulewise.metering import Part
 from joulewise.meters import Reading
+from joulewise.notation import Scale, bytes_scale, counted, energy_unit, exponent_of, number, percent, scaled
+from joulewise.outcomes import Arm, Comparison, Summary
 from joulewise.pareto import SEEDS_FOR_A_CLAIM, Interval
 from joulewise.results import Row
-from joulewise.summary import Arm, Comparison, Summary, summary
+from joulewise.summary import summary
 
-SI = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
-COUNTS = {0: "ones", 3: "thousands", 6: "millions", 9: "billions"}
-RELATIVE = {
-    0: "relative units",
-    3: "thousand relative units",
-    6: "million relative units",
-    9: "billion relative units",
-}
 NONE = "–"
 SHOWN_NOTES = 6
-
-
-class Scale(msgspec.Struct, frozen=True):
-    """A unit that fits the numbers of a column: what to divide by, and what the unit is then called."""
-
-    divisor: float
-    name: str
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +72,7 @@ def split(found: Summary) -> Table | None:
     terms += sorted({term for arm in found.arms for term, energy in arm.by_term.items() if energy} - set(TERMS))
     if not terms:
         return None
-    scale = energy_unit(found.unit, _exponent([energy for arm in found.arms for energy in arm.by_term.values()]))
+    scale = energy_unit(found.unit, exponent_of([energy for arm in found.arms for energy in arm.by_term.values()]))
     up, down = ([getattr(run, f"bytes_{way}") for arm in found.arms for run in arm.runs] for way in ("up", "down"))
     sizes = bytes_scale(up), bytes_scale(down)
     return Table(
@@ -111,8 +96,10 @@ def measured(found: Summary) -> Table | None:
     """What meters measured in the rounds of each arm, beside its modelled energy; None where nothing was metered."""
     if not any(arm.measured for arm in found.arms):
         return None
-    modelled = energy_unit(found.unit, _exponent([arm.energy_per_round for arm in found.arms]))
-    joules = energy_unit("J", _exponent([one.joules_per_round.mean for one in _metered(found) if one.joules_per_round]))
+    modelled = energy_unit(found.unit, exponent_of([arm.energy_per_round for arm in found.arms]))
+    joules = energy_unit(
+        "J", exponent_of([one.joules_per_round.mean for one in _metered(found) if one.joules_per_round])
+    )
     return Table(
         caption=f"{found.study}: measured energy of this machine beside modelled energy of the clients, per round",
         columns=(
@@ -138,6 +125,7 @@ def metered(parts: Iterable[Part]) -> tuple[str, ...]:
 
     Example:
         >>> from joulewise.meters import Reading
+    from joulewise.notation import Scale, bytes_scale, counted, energy_unit, exponent_of, number, percent, scaled
         >>> reading = Reading(
         ...     joules=1234.0, basis="measured", domains=("package-0",), window_s=61.0, method="powercap", note="two")
         >>> metered([Part(started="2026-01-31T12:00:00Z", jobs=2, rows=40, readings=(reading,))])
@@ -151,7 +139,7 @@ def _metered_line(part: Part, reading: Reading) -> str:
     note = f" ({reading.note})" if reading.note else ""
     if reading.joules is None:
         return f"{what}: unavailable{note}"
-    scale = energy_unit("J", _exponent([reading.joules]))
+    scale = energy_unit("J", exponent_of([reading.joules]))
     energy = f"{number(reading.joules / scale.divisor)} {scale.name}"
     return f"{what}: {reading.basis} {energy} of {', '.join(reading.domains)} in {number(reading.window_s)} s{note}"
 
@@ -324,76 +312,10 @@ def energy_name(found: Summary, what: str) -> str:
 
 def energy_scale(found: Summary) -> Scale:
     """The unit for the study's energies, such as mJ or thousand relative units."""
-    exponent = _exponent([arm.energy.mean for arm in found.arms])
+    exponent = exponent_of([arm.energy.mean for arm in found.arms])
     return energy_unit(found.unit, exponent)
-
-
-def energy_unit(unit: Unit, exponent: int) -> Scale:
-    """A unit of energy for numbers of about ``10**exponent``."""
-    if unit == "J":
-        return Scale(10.0**exponent, f"{SI[exponent]}J")
-    exponent = min(max(exponent, 0), max(RELATIVE))
-    return Scale(10.0**exponent, RELATIVE[exponent])
-
-
-def bytes_scale(values: Sequence[float]) -> Scale:
-    """The unit for numbers of bytes: B, kB (1000 B), MB."""
-    exponent = max(0, _exponent(values))
-    return Scale(10.0**exponent, f"{SI[exponent]}B")
-
-
-def count_scale(values: Sequence[float]) -> Scale:
-    """The unit for large counts: one, thousand, million."""
-    exponent = min(max(0, _exponent(values)), max(COUNTS))
-    return Scale(10.0**exponent, COUNTS[exponent])
 
 
 def _bytes_scale(found: Summary, way: str) -> Scale:
     up = way == "up"
     return bytes_scale([arm.bytes_up_per_reply if up else arm.bytes_down_per_request for arm in found.arms])
-
-
-def _exponent(values: Sequence[float]) -> int:
-    sizes = sorted(abs(value) for value in values if value)
-    if not sizes:
-        return 0
-    exponent = 3 * math.floor(math.log10(sizes[len(sizes) // 2]) / 3)
-    return min(max(exponent, min(SI)), max(SI))
-
-
-def number(value: float) -> str:
-    """A number with three significant digits, and at least its whole part.
-
-    Example:
-        >>> number(0.012345), number(12.345), number(12345.6), number(0)
-        ('0.0123', '12.3', '12,346', '0')
-    """
-    if value == 0:
-        return "0"
-    rounded = float(f"{value:.2e}")  # 9.996 has one digit less after the point than its size says
-    digits = max(0, 2 - math.floor(math.log10(abs(rounded))))
-    return f"{value:,.{digits}f}"
-
-
-def percent(found: Interval) -> str:
-    """A share as percent with its interval: ``93.1 ± 0.8``, or ``93.1 (one seed)``."""
-    if found.half is None:
-        return f"{100 * found.mean:.1f} (one seed)"
-    return f"{100 * found.mean:.1f} ± {100 * found.half:.1f}"
-
-
-def scaled(found: Interval, scale: Scale) -> str:
-    """A mean with its interval in a unit: ``12.3 ± 0.4``."""
-    mean = number(found.mean / scale.divisor)
-    return mean if not found.half else f"{mean} ± {_half(found.half / scale.divisor, mean)}"
-
-
-def _half(half: float, mean: str) -> str:
-    digits = len(mean.partition(".")[2])
-    shown = f"{half:,.{digits}f}"
-    return shown if float(shown.replace(",", "")) else f"{half:.1g}"
-
-
-def counted(count: int, noun: str) -> str:
-    """A count with its noun: ``1 seed``, ``3 seeds``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
