@@ -301,6 +301,7 @@ def test_the_report_shows_it_too(tmp_path, monkeypatch):
 @pytest.fixture
 def joule(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(runs, "run", partial(runs.run, federate=federate))
     monkeypatch.setattr("joulewise.report.write", lambda _rows, out, *_: (Path(out) / "report.html",))
     monkeypatch.setattr(cli.warnings, "formatwarning", cli.warnings.formatwarning)
