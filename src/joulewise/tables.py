@@ -125,7 +125,6 @@ def metered(parts: Iterable[Part]) -> tuple[str, ...]:
 
     Example:
         >>> from joulewise.meters import Reading
-    from joulewise.notation import Scale, bytes_scale, counted, energy_unit, exponent_of, number, percent, scaled
         >>> reading = Reading(
         ...     joules=1234.0, basis="measured", domains=("package-0",), window_s=61.0, method="powercap", note="two")
         >>> metered([Part(started="2026-01-31T12:00:00Z", jobs=2, rows=40, readings=(reading,))])
