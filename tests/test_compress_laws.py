@@ -27,7 +27,7 @@ from strategies import (
 
 from joulewise.codec import VALUE_TYPES, decode, encode_detailed
 from joulewise.compress import ClientState, Compressor, ErrorFeedback, Sent, settle
-from joulewise.costs import Costs
+from joulewise.costs import Block, Costs
 from joulewise.errors import RuleError, StateError, UpdateError
 from joulewise.layout import Layout
 from joulewise.prices import price
@@ -580,3 +580,15 @@ def test_a_compressor_is_read_from_the_same_words_as_a_study():
     assert msgspec.convert({"decay": 0.5}, ErrorFeedback) == ErrorFeedback(decay=0.5)
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"decya": 0.5}, ErrorFeedback)
+
+
+def test_an_unbiased_rule_refuses_joules_where_memory_moves_in_blocks():
+    lines = Block("cache_lines", np.array([4]), np.array([8.0]), np.array([1.0]))
+    costs = replace(Costs.of(np.ones(8)), blocks=(lines,))
+    with pytest.raises(RuleError, match="MinVariance cannot meet Joules"):
+        Compressor(MinVariance(), Joules(4.0)).compress(np.ones(8, np.float32), None, costs, np.random.default_rng(0))
+
+
+def test_a_model_without_parameters_makes_an_empty_reply():
+    sent = Compressor(CWMP(), Joules(1.0)).compress(np.zeros(0, np.float32), None, Costs.of(np.zeros(0), Layout(())))
+    assert sent.payload == b""

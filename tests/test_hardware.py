@@ -124,3 +124,9 @@ def test_a_page_and_its_erase_energy_come_together():
 def test_a_relative_device_has_nothing_in_joules():
     with pytest.raises(ValueError, match="nothing in joules"):
         Device(schema=1, name="x", description="", unit="relative", idle_power=Power(1.0, "W", *ORIGIN))
+
+
+def test_a_base_power_beside_lora_would_be_paid_twice_and_is_refused():
+    power = Power(10.0, "mW", "assumed", "a test", 2026)
+    with pytest.raises(ValueError, match="base_power"):
+        Link(up=lora(), base_power=power)

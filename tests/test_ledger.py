@@ -157,6 +157,16 @@ def test_receiving_costs_the_downlink_per_bit_and_nothing_where_there_is_none():
         assert downlink_charge(1_000_000, device) == ()
 
 
+def test_the_boundary_holds_for_receiving_too():
+    link = PHONE.link
+    goodput = msgspec.structs.replace(link.down, goodput=link.up.goodput)
+    known = msgspec.structs.replace(PHONE, link=msgspec.structs.replace(link, down=goodput))
+    assert downlink_charge(1_000_000, known, "memory") == ()
+    (radio,), (device,) = downlink_charge(1_000_000, known), downlink_charge(1_000_000, known, "device")
+    assert device.energy == pytest.approx(radio.energy + 2.93 * 8e6 / 15e6)
+    assert downlink_charge(1_000_000, PHONE, "device") == downlink_charge(1_000_000, PHONE)
+
+
 def test_a_message_of_another_layout_is_refused():
     kept = selection_of([1])
     encoded = encode_detailed(kept, LAYOUT)

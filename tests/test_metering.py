@@ -347,6 +347,7 @@ def test_meters_reads_for_a_while_and_invents_nothing(joule, on, laptop):
     on(empty)
     assert "nothing can be read: no number is given, for none was measured" in joule("meters", "--seconds", "0.01")[1]
     assert joule("meters", "--seconds", "0")[0] == 2
+    assert joule("meters", "--seconds", "nan")[0] == 2
 
 
 def test_meters_prints_a_measured_power_with_its_domains(joule, on, laptop, monkeypatch):

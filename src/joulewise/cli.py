@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 import traceback
@@ -77,6 +78,9 @@ def main() -> NoReturn:
 
     Exit code 0: done; 1: it failed; 2: what was typed, or a file that the user wrote, is wrong; 130: Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # A terminal that knows no ± shows a question mark.
+            stream.reconfigure(errors="replace")
     warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
     try:
         app()

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
+from joulewise.errors import ArgumentError
 from joulewise.terminal import empty_table, open_console, say
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 def meters(
     seconds: Annotated[
         float | None,
-        typer.Option(metavar="S", help="Also read every meter for S seconds.", min=0.001, show_default=False),
+        typer.Option(
+            metavar="S", help="Also read each of them for S seconds.", min=0.001, max=86400, show_default=False
+        ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -31,6 +35,8 @@ def meters(
     from joulewise.meters import find_meters, readable, survey
 
     del debug
+    if seconds is not None and math.isnan(seconds):
+        raise ArgumentError("--seconds is nan, expected a number of seconds; give one, such as --seconds 5")
     found = survey()
     shown = empty_table("Meter", "Measures", "Readable")
     for one in found:
@@ -42,6 +48,7 @@ def meters(
         usable = readable(find_meters())
         if not usable:
             say("\nnothing can be read: no number is given, for none was measured")
+            return
         for reading in _read(usable, seconds):
             say(f"\n{_line(reading)}")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 
 from joulewise.costs import SEND_TERMS, Costs
@@ -224,9 +223,9 @@ def _round(source: Laplace | Recorded, device: Device, multiply_accumulates: flo
         Charge("whole", whole * 8 * float(costs.send_per_bit.max(initial=0.0)), "J", "modelled", whole),
         Charge("fixed", costs.fixed, "J", "modelled"),
     )
-    priced = msgspec.structs.replace(device, link=None) if costs.boundary == "memory" else device
-    layout = costs.layout
-    return round_charges(reply, layout, priced, bytes_down=model, multiply_accumulates=multiply_accumulates)
+    within: Boundary = "memory" if costs.boundary == "memory" else "device" if costs.boundary == "device" else "radio"
+    macs = multiply_accumulates
+    return round_charges(reply, costs.layout, device, bytes_down=model, multiply_accumulates=macs, boundary=within)
 
 
 def _addressable(charges: Sequence[Charge]) -> float | None:

@@ -120,7 +120,7 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         duty_cycle: largest share of time on air.
 
     Raises:
-        ValueError: a LoRa uplink has a duty cycle of its own.
+        ValueError: a LoRa uplink has a duty cycle of its own, or there is a base power beside it.
     """
 
     up: Direction | LoRa
@@ -132,6 +132,8 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     duty_cycle: Share | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.up, LoRa) and self.base_power is not None:
+            raise ValueError("`base_power` beside a LoRa uplink would be paid twice; its `power` is the whole device's")
         if not isinstance(self.up, LoRa) or self.up.duty_cycle == self.duty_cycle:
             return
         if self.up.duty_cycle is not None:

@@ -16,6 +16,7 @@ from joulewise.costs import RECEIVER_TERMS, Costs, sum_of
 from joulewise.devices import Device, Unit
 from joulewise.errors import CostError
 from joulewise.layout import Layout
+from joulewise.payers import Boundary
 from joulewise.residency import ELEMENT_BITS, traffic, working_levels
 from joulewise.select import Selection
 
@@ -168,11 +169,14 @@ def header_energy(encoded: Encoded, costs: Costs) -> float:
     return _loose_energy(encoded.header_bytes, costs)
 
 
-def downlink_charge(payload_bytes: int, device: Device) -> tuple[Charge, ...]:
+def downlink_charge(payload_bytes: int, device: Device, boundary: Boundary = "radio") -> tuple[Charge, ...]:
     """What receiving `payload_bytes` costs a device: marginal energy, with framing and retransmission.
 
+    With boundary ``device`` the base power over the downlink's goodput is added, where the device knows both.
+
     Returns:
-        One charge, or none where the device prices no downlink (synthetic devices have no link).
+        One charge, or none where the device prices no downlink (synthetic devices have no link) or the boundary is
+        ``memory``.
 
     Example:
         >>> from joulewise.devices import load_device
@@ -181,9 +185,13 @@ def downlink_charge(payload_bytes: int, device: Device) -> tuple[Charge, ...]:
         >>> downlink_charge(1_000_000, load_device("synthetic-kind-10"))
         ()
     """
-    if device.link is None or device.link.down is None:
+    link = device.link
+    if link is None or link.down is None or boundary == "memory":
         return ()
-    energy = payload_bytes * 8 * device.link.down_per_bit
+    base = 0.0
+    if boundary == "device" and link.base_power is not None and link.down.goodput is not None:
+        base = link.base_power.si / link.down.goodput.si
+    energy = payload_bytes * 8 * (link.down_per_bit + base)
     return (Charge(DOWNLINK_TERM, energy, "J", "modelled", payload_bytes),)
 
 
@@ -196,6 +204,7 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
     multiply_accumulates: float | None = None,
     wall_time_s: float | None = None,
     remembers: bool = False,
+    boundary: Boundary = "radio",
 ) -> tuple[Charge, ...]:
     """What one round of one client costs: its reply, and around it what no choice of coordinates changes.
 
@@ -219,8 +228,9 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
         bytes_down: bytes of the request.
         multiply_accumulates: of the training in this round: examples x epochs x those of one training step on an
             example, forward and backward (three times the forward pass is usual).
-        wall_time_s: how long the client was switched on for the round.
+        wall_time_s: how long the client waited in the round, apart from what training and links are charged for.
         remembers: whether there is error feedback.
+        boundary: as in `joulewise.price`: ``memory`` leaves the downlink out, ``device`` adds base power to it.
 
     Raises:
         CostError: an argument is negative or not finite.
@@ -241,7 +251,7 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
     if idle is not None and wall_time_s is not None:
         found["idle"] = idle.si * wall_time_s
     besides = {term: Charge(term, energy, "J", "modelled") for term, energy in found.items()}
-    besides |= {charge.term: charge for charge in downlink_charge(bytes_down, device)}
+    besides |= {charge.term: charge for charge in downlink_charge(bytes_down, device, boundary)}
     return (*reply, *(besides[term] for term in ROUND_TERMS if term in besides))
 
 

@@ -80,6 +80,11 @@ class Brief:
             return self.attempt(self.budget, self.costs, seed)
         priced = self._priced(self.budget, seed)
         if isinstance(self.budget, Joules) and isinstance(self.rule, MinVariance):
+            if self.costs.blocks:  # To search for a draw that fits would make what is sent biased.
+                raise RuleError(
+                    "MinVariance cannot meet Joules in expectation where memory moves in blocks (lines, pages), whose "
+                    "energy is no sum over coordinates; use Count or Density, or another rule"
+                )
             return self._in_expectation(self.budget, priced, seed)
         return _settled(_longest_that_fits(self, self.budget, priced, seed), self.budget, self.costs)
 

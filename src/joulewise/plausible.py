@@ -105,7 +105,7 @@ def _implausible(device: Device) -> Iterator[Finding]:
         if expected is None:
             continue
         whole_device = quantity.kind == "measured" or BY_WATTS in quantity.source
-        wider = _MEASURED_WIDER if whole_device and path.startswith("memory.") else 1
+        wider = _MEASURED_WIDER if whole_device and path.endswith((".read", ".write")) else 1
         if not expected.low <= quantity.si <= expected.high * wider:
             yield Finding("warning", _implausible_text(path, quantity, expected))
 

@@ -61,6 +61,8 @@ class Ranking:
         """Numbers per tensor or per coordinate, read at ascending `indices`."""
         if not self.per_tensor(numbers):
             return numbers[indices]
+        if not numbers.size:
+            return numbers  # No parameters, no tensors.
         if numbers.min() == numbers.max():
             return np.broadcast_to(numbers[0], indices.shape)
         return np.repeat(numbers, np.diff(np.searchsorted(indices, self.edges.astype(indices.dtype))))

@@ -15,7 +15,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def open_console(stderr: bool = False) -> Console:
     """The terminal, or a pipe or a file with long lines."""
-    console = Console(stderr=stderr, highlight=False)
+    console = Console(stderr=stderr, highlight=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 200  # a pipe or a file has no width: better long lines than cut ones
     return console

@@ -135,6 +135,7 @@ class Sparsify:
             bytes_down=received.size,
             multiply_accumulates=None if trained is None else trained * examples,
             remembers=remembers,
+            boundary=self._boundary,
         )
         result = ClientResult(
             partition=partition,
