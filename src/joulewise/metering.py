@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -42,7 +42,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[Part, ...] = ()
 
 
-def metered(items: Iterator[Item], meters: Sequence[Meter], folder: Path, jobs: int) -> Iterator[Item]:
+def metered(
+    items: Generator[Item, None, None], meters: Sequence[Meter], folder: Path, jobs: int
+) -> Generator[Item, None, None]:
     """Yield `items`, and write what the machine took meanwhile to ``meters.json``, also when they end early.
 
     Args:
@@ -61,9 +63,10 @@ def metered(items: Iterator[Item], meters: Sequence[Meter], folder: Path, jobs: 
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     marks = [(meter, meter.begin()) for meter in meters]
     try:
-        for item in items:
-            rows += isinstance(item, Row)
-            yield item
+        with contextlib.closing(items):
+            for item in items:
+                rows += isinstance(item, Row)
+                yield item
     finally:
         note = (
             f"of the whole run: up to {jobs} processes at a time share this machine, and no row has a part of its own"

@@ -44,7 +44,8 @@ def run(  # noqa: PLR0913 (each is an option of the command)
 
     A folder holds ``study.json``, ``devices.json``, ``rows.jsonl`` and, while the study is not finished,
     ``checkpoints/``. With `resume`, each arm and seed goes on after its last checkpoint; the rows are those of a run
-    that was never stopped, apart from their ``timing``. A finished study yields its rows and does nothing else.
+    that was never stopped, apart from their ``timing`` and what meters measured. A finished study yields its rows
+    and does nothing else.
 
     Args:
         study: what to run.
@@ -77,17 +78,18 @@ def run(  # noqa: PLR0913 (each is an option of the command)
             )
         yield from kept
         diverged = []
-        for item in _performed(left, setup, jobs):
-            if isinstance(item, Diverged):
-                diverged.append(item)
-            else:
-                yield item
+        with contextlib.closing(_performed(left, setup, jobs)) as items:  # No worker outlives a run that was stopped.
+            for item in items:
+                if isinstance(item, Diverged):
+                    diverged.append(item)
+                else:
+                    yield item
         if diverged:
             raise _divergence(diverged, len(tasks), folder)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def _performed(tasks: Sequence[Task], setup: Setup, jobs: int) -> Iterator[Row | Diverged]:
+def _performed(tasks: Sequence[Task], setup: Setup, jobs: int) -> Generator[Row | Diverged, None, None]:
     if jobs > 1 and len(tasks) > 1:
         items = workers.perform_all(tasks, replace(setup, meters=()), jobs)
         return metering.metered(items, setup.meters, setup.out, jobs)

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -44,7 +44,7 @@ Message = Made | Diverged | Ready | Failed
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
-def perform_all(tasks: Sequence[Task], setup: Setup, jobs: int) -> Iterator[Row | Diverged]:
+def perform_all(tasks: Sequence[Task], setup: Setup, jobs: int) -> Generator[Row | Diverged, None, None]:
     """Run tasks in `jobs` processes; yield what `perform` yields of each.
 
     The processes are spawned, so a script that calls this needs ``if __name__ == "__main__":``.
