@@ -15,6 +15,7 @@ JoulewiseError
 ├── OutputError     an output folder or a row file that cannot be used
 ├── MeterError      a window of a meter that is used wrongly
 ├── CalibrationError a measurement of this machine that cannot be made or finished
+├── KernelError     a kernel that was asked for and is not there
 ├── ArgumentError   an option of a command that is wrong
 ├── FederationError a federation that cannot go on
 └── MissingExtra    an optional part that is not installed
@@ -79,6 +80,10 @@ class MeterError(JoulewiseError, ValueError):
 
 class CalibrationError(JoulewiseError, RuntimeError):
     """A measurement of this machine cannot be made, or cannot be finished."""
+
+
+class KernelError(JoulewiseError, ImportError):
+    """The C++ kernel was asked for and is not there."""
 
 
 class ArgumentError(JoulewiseError, ValueError):
