@@ -16,7 +16,8 @@ from joulewise.explain import explain
 from joulewise.explanation import Explanation
 from joulewise.learning import models
 from joulewise.persistence import in_ram
-from joulewise.saving import Laplace, Recorded, price_ratio
+from joulewise.saving import Laplace, Recorded
+from joulewise.spread import spread
 
 LTE = "phone-lte-2021"
 SMALL = jw.Layout.of({"conv.weight": np.ones((4, 2, 3, 3)), "fc.weight": np.ones((8, 16)), "fc.bias": np.ones(8)})
@@ -188,9 +189,36 @@ def test_keeping_everything_saves_nothing():
         assert found.overlap == pytest.approx(1)
 
 
+def spread_of(prices, counts, sizes=None):
+    layout = jw.Layout.of({f"t{each}": np.ones(int(size)) for each, size in enumerate(sizes or counts)})
+    return spread(Costs.of(np.array(prices), layout), np.array(counts, dtype=float))
+
+
 def test_the_price_ratio_leaves_out_a_twentieth_on_either_side():
-    assert price_ratio(np.array([1.0, 2.0, 4.0, 99.0]), np.array([4.0, 46.0, 46.0, 4.0])) == 2
-    assert price_ratio(np.array([99.0, 4.0, 1.0]), np.array([6.0, 88.0, 6.0])) == 99
+    assert spread_of([1.0, 2.0, 4.0, 99.0], [4.0, 46.0, 46.0, 4.0]).ratio == 2
+    assert spread_of([99.0, 4.0, 1.0], [6.0, 88.0, 6.0]).ratio == 99
+
+
+def test_the_price_ratio_weighs_by_what_topk_keeps_and_not_by_parameters():
+    found = spread_of([1.0, 8.0], [50.0, 50.0], sizes=[960, 40])
+    assert (found.low, found.high, found.ratio) == (1.0, 8.0, 8.0)
+    hidden = spread_of([1.0, 8.0], [1.0, 99.0], sizes=[960, 40])
+    assert (hidden.ratio, hidden.contrast, hidden.cheaper, hidden.dearer) == (1.0, 8.0, 0.96, 0.0)
+
+
+@given(
+    prices=st.lists(st.floats(0.01, 100.0), min_size=3, max_size=3),
+    density=st.floats(0.005, 0.5),
+    seed=st.integers(0, 99),
+)
+def test_no_rule_saves_more_than_the_full_range_of_prices_allows(prices, density, seed):
+    costs = Costs.of(np.array(prices), SMALL)
+    update = np.random.default_rng(seed).laplace(size=SMALL.n).astype(np.float32)
+    most = 1 - min(prices) / max(prices)
+    for source in (Laplace(costs, density), Recorded(costs, update, max(1, round(density * SMALL.n)))):
+        for rule in RULES:
+            assert source.saving(rule) <= most + 1e-9
+            assert source.saving(rule) == source.predict(rule).equal_energy.saving
 
 
 # ---------------------------------------------------------------- updates
@@ -326,6 +354,135 @@ def test_a_model_of_one_tensor_can_only_differ_between_clients():
     assert [change.what.partition(":")[0] for change in found.changes] == ["clients on different links or batteries"]
 
 
+TWO = jw.Layout.of({"fc.weight": np.ones((64, 100)), "out.weight": np.ones((64, 110))})
+
+
+def saved_with(found, words):
+    [change] = [change for change in found.changes if words in change.what]
+    assert change.answer is not None
+    return change.saving
+
+
+@pytest.mark.parametrize("name", [LTE, "mcu-flash-ble-nrf5340", "lorawan-eu868-sf7", "table-45nm-horowitz-2014"])
+@pytest.mark.parametrize("bits", [32, 8, {"fc*": 8, "*": 32}])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_what_would_change_the_verdict_gives_another_one(name, bits, recorded):
+    update = np.random.default_rng(6).laplace(size=TWO.n).astype(np.float32) if recorded else None
+    found = explain(TWO, jw.load_device(name), density=0.05, value_bits=bits, update=update)
+    for change in found.changes:
+        if change.saving is None:
+            assert change.what.startswith("clients on different links")
+            assert found.verdict.answer != "matters"
+        else:
+            assert change.answer != found.verdict.answer
+            assert change.tensors or "every tensor" in change.what
+            assert all(tensor in change.what for tensor in change.tensors)
+
+
+def test_what_is_so_already_is_not_offered():
+    narrow = explain(TWO, jw.load_device(LTE), density=0.05, value_bits=8)
+    assert not any("-bit values" in change.what for change in narrow.changes)
+    mixed = explain(TWO, jw.load_device(LTE), density=0.05, value_bits={"out*": 8, "*": 32})
+    assert mixed.verdict.answer == "matters"
+    assert saved_with(mixed, "32-bit values in every tensor") == pytest.approx(0, abs=1e-9)
+    partly = explain(TWO, flash_device(), density=0.05, in_ram=("out*",))
+    assert partly.verdict.answer == "matters"
+    assert not any("the others in" in change.what for change in partly.changes)
+    for where in ("RAM", "flash"):
+        assert saved_with(partly, f"every tensor in {where}") == pytest.approx(0, abs=1e-9)
+    no_flash = explain(TWO, jw.load_device(LTE), density=0.05)
+    assert not any("flash" in change.what for change in no_flash.changes)
+
+
+def test_with_an_update_what_would_change_the_verdict_is_predicted_from_the_update():
+    update = np.random.default_rng(7).standard_normal(TWO.n).astype(np.float32)
+    update[6400:] *= 1.3  # of the larger tensor, which would get 8-bit values
+    found = explain(TWO, jw.load_device(LTE), density=0.05, update=update)
+    counts = TWO.counts(np.sort(np.argsort(-np.abs(update), kind="stable")[:672]).astype(np.uint32))
+    share = np.maximum(counts, 0.5) / TWO.sizes
+    by_hand = Recorded(jw.price(TWO, jw.load_device(LTE), np.array([32.0, 8.0]), share), update, 672)
+    best = max(by_hand.saving(rule) for rule in RULES)
+    assert saved_with(found, "8-bit values in out.weight (52.4 % of the parameters)") == pytest.approx(best, rel=1e-9)
+    law = explain(TWO, jw.load_device(LTE), density=0.05)
+    assert saved_with(law, "8-bit values in out.weight") != pytest.approx(best, rel=0.2)
+
+
+# ---------------------------------------------------------------- what else stands in the way
+
+
+def test_where_few_parameters_carry_the_saving_the_verdict_says_so():
+    few = jw.Layout.of({"conv.weight": np.ones((10, 1, 3, 3)), "fc.weight": np.ones((90, 100))})
+    found = explain(few, jw.load_device("synthetic-kind-10"), density=0.01)
+    assert found.price_ratio == 1
+    assert found.verdict.answer == "matters"
+    assert "within a factor of 1.000 (all parameters: 10.000)" in found.verdict.text
+    assert "comes from the 0.99 % of the parameters that cost less" in found.verdict.text
+    assert found.spread.cheaper == pytest.approx(90 / 9090)
+    even = explain(SMALL, jw.load_device("synthetic-kind-10"), density=0.1)
+    assert even.price_ratio == 10
+    assert "comes from the" not in even.verdict.text
+
+
+def test_bytes_of_the_round_are_those_that_are_priced():
+    layout = jw.Layout.of({"fc.weight": np.ones((10, 10), np.float32), "bn.running_mean": np.ones(5, np.float32)})
+    found = explain(layout, jw.load_device(LTE), density=0.5)
+    charges = {charge.term: charge.bytes for charge in found.round}
+    assert charges == {"kept": 200, "whole": 20, "fixed": 0, "selection": 0, "downlink": 420, "memory_update": 0}
+    assert (found.upload.bytes, found.upload_dense.bytes) == (220, 420)
+    assert found.upload.seconds == pytest.approx(220 * 8 / 15e6)
+    relative = explain(layout, jw.load_device("synthetic-kind-10"), density=0.5)
+    assert [charge.bytes for charge in relative.round] == [200]
+    assert (relative.upload, relative.upload_dense) == (None, None)
+
+
+def test_an_upload_over_lora_tells_its_time_on_air_and_what_the_duty_cycle_makes_of_it():
+    layout = jw.Layout.of({"fc.weight": np.broadcast_to(np.float32(0), (1000, 1000))})
+    device = jw.load_device("lorawan-eu868-sf12")
+    found = explain(layout, device, density=1.0)
+    frames = 78432  # of 51 bytes, for 4 MB
+    # SF12 at 125 kHz: a symbol takes 32.768 ms; 64 bytes take 8 + ceil((512 - 48 + 44) / 40) * 5 = 73 symbols.
+    on_air = frames * (8 + 4.25 + 73) * 0.032768
+    assert found.upload.on_air_s == pytest.approx(on_air)
+    assert found.upload.seconds == pytest.approx(100 * on_air)
+    assert "Mind that one upload of what TopK keeps takes 250 days, 2.5 days of it on air at a duty cycle of 1 %" in (
+        found.verdict.text
+    )
+    assert found.upload.seconds == pytest.approx(32e6 / device.link.up.goodput.si, rel=1e-4)  # the last frame
+    assert "on air" not in explain(layout, jw.load_device(LTE)).verdict.text
+
+
+def test_a_model_that_does_not_fit_where_it_is_said_to_lie_is_told():
+    layout = jw.Layout.of(
+        {
+            "fc.weight": np.broadcast_to(np.float32(0), (400, 500)),
+            "head.weight": np.broadcast_to(np.float16(0), (100, 1000)),
+            "bn.running_mean": np.zeros(1000, np.float64),
+        },
+        kinds={"head*": "local"},
+    )
+    stored = 800_000 + 200_000 + 8_000
+    for capacity, fits in ((stored, True), (stored - 1, False)):
+        level = {"read": number(1.0, "pJ/bit"), "write": number(1.0, "pJ/bit"), "capacity": number(capacity, "byte")}
+        found = explain(layout, flash_device(sram=level, weights="sram"))
+        assert found.misfits == (() if fits else (found.misfits[0],))
+    assert found.misfits == (
+        "the model, 1.01 MB, does not fit memory.sram of 1.01 MB, in which it lies between rounds",
+    )
+    assert f"Mind that {found.misfits[0]}." in found.verdict.text
+    flash = explain(layout, jw.load_device("mcu-flash-ble-nrf5340"), in_ram=("fc*",))
+    assert flash.misfits == (
+        "its part in RAM, 800 kB, does not fit memory.sram of 524 kB, in which it lies between rounds",
+    )
+    assert explain(layout, jw.load_device(LTE)).misfits == ()  # no capacity is known
+
+
+def test_training_that_cannot_be_charged_is_said_and_not_dropped():
+    for name, why in ((LTE, "does not price one (compute.training)"), ("synthetic-kind-10", "relative prices")):
+        found = explain(SMALL, jw.load_device(name), 0.1, multiply_accumulates=1e9)
+        [note] = [note for note in found.notes if "1e+09 multiply-accumulates of training are not charged" in note]
+        assert why in note
+
+
 def test_without_the_link_neither_upload_nor_download_is_in_the_round():
     found = explain(SMALL, jw.load_device(LTE), density=0.5, boundary="memory")
     assert not {charge.term for charge in found.round if charge.energy} & {"downlink", "fixed", "whole"}
@@ -356,12 +513,13 @@ def test_some_weights_in_ram_and_others_in_flash_would_turn_the_verdict():
     layout = jw.Layout.of({"fc.weight": np.ones((64, 100)), "out.weight": np.ones((64, 110))})
     found = explain(layout, flash_device(), density=0.02)
     [change] = [each for each in found.changes if "flash" in each.what]
-    assert change.what == "those tensors in RAM, the others in flash"
+    assert change.what == "out.weight (52.4 % of the parameters) in RAM, the others in flash"
+    assert change.tensors == ("out.weight",)
     assert change.saving > 0.1
     [other] = [
         each for each in explain(layout, flash_device(weights="sram"), density=0.02).changes if "flash" in each.what
     ]
-    assert other.what == "those tensors in flash, the others in RAM"
+    assert other.what == "out.weight (52.4 % of the parameters) in flash, the others in RAM"
     assert other.saving > 0.1
     chosen = np.array([False, True])
     costs = jw.price(layout, flash_device(), density=0.02)
@@ -409,6 +567,8 @@ def test_tensors_in_ram_need_weights_in_flash():
 def test_a_device_without_a_link_is_priced_by_its_memory_and_one_without_memory_says_so():
     table = explain(SMALL, jw.load_device("table-45nm-horowitz-2014"), density=0.1)
     assert (table.boundary, table.dense) == ("memory", None)
+    with pytest.raises(CostError, match=r"boundary is 'radio', but device 'table-45.*' has no \[link\]; give 'memory'"):
+        explain(SMALL, jw.load_device("table-45nm-horowitz-2014"), density=0.1, boundary="radio")
     with pytest.raises(CostError, match=r"device 'lorawan-eu868-sf7' has no \[memory\]; give 'radio' or 'device'"):
         explain(SMALL, jw.load_device("lorawan-eu868-sf7"), density=0.1, boundary="memory")
     lora = explain(SMALL, jw.load_device("lorawan-eu868-sf7"), density=0.1)

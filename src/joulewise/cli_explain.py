@@ -160,8 +160,8 @@ def _show(found: Explanation, model: str) -> None:
     if found.changes:
         screen.print("What would change it:")
     for change in found.changes:
-        saved = "" if change.saving is None else f" (predicted saving {_percent(change.saving)})"
-        screen.print(Padding(f"- {escape(change.what)}{saved}", (0, 0, 0, 2), expand=False))
+        then = "" if change.saving is None else f": {change.answer} (predicted saving {_percent(change.saving)})"
+        screen.print(Padding(f"- {escape(change.what)}{then}", (0, 0, 0, 2), expand=False))
 
 
 def _kinds(found: Explanation) -> object:
@@ -224,18 +224,31 @@ def _compared(compared: Comparison, mass: str, unit: str) -> Iterator[str]:
 def _facts(found: Explanation) -> Iterator[str]:
     overlaps = ", ".join(f"{100 * one.overlap:.3f} % ({one.rule})" for one in found.predictions)
     yield f"contrast (largest over smallest price): {found.contrast:.6g}"
-    yield f"price ratio, 95 % over 5 % of what TopK keeps: {found.price_ratio:.6g}"
+    outside = f"{_percent(found.spread.cheaper)} of the parameters cost less, {_percent(found.spread.dearer)} more"
+    yield f"price ratio, 95 % over 5 % of what TopK keeps: {found.price_ratio:.6g} ({outside})"
     yield f"overlap with TopK at equal count: {overlaps}"
     if found.dense is not None:
         base = found.dense.with_base_power_j
         more = "base power unknown" if base is None else f"{energy(base, 'J')} with base power"
         yield f"dense upload, values only: {energy(found.dense.marginal_j, 'J')} marginal, {more}"
+    yield from _uploads(found)
     if found.addressable is not None and found.addressable_dense is not None:
         parts = ", ".join(f"{charge.term} {energy(charge.energy, charge.unit)}" for charge in found.round)
         yield f"one round: {parts}".replace("_", " ")
         shares = f"{_percent(found.addressable)}; of a round that sends everything {_percent(found.addressable_dense)}"
         yield f"addressable share (what a mask can touch): {shares}"
     yield from (f"note: {note}" for note in found.notes)
+
+
+def _uploads(found: Explanation) -> Iterator[str]:
+    from joulewise.airtime import sentence
+    from joulewise.capacity import size
+
+    if found.upload is not None and found.upload_dense is not None:
+        some, every = found.upload, found.upload_dense
+        yield f"upload: {sentence(some, f'what TopK keeps, {size(some.bytes)},')}"
+        yield f"upload: {sentence(every, f'everything, {size(every.bytes)},')}"
+    yield from (f"warning: {each}" for each in found.misfits)
 
 
 def _percent(share: float) -> str:

@@ -20,6 +20,7 @@ from joulewise.errors import ProfileError
 from joulewise.hardware import Battery as Battery
 from joulewise.hardware import Compute as Compute
 from joulewise.hardware import Direction as Direction
+from joulewise.hardware import Home as Home
 from joulewise.hardware import Level as Level
 from joulewise.hardware import Link as Link
 from joulewise.hardware import Memory as Memory

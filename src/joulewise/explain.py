@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
 
+from joulewise.airtime import Upload, sentence, upload
+from joulewise.capacity import misfits, stored_bytes
+from joulewise.changes import changes
 from joulewise.costs import SEND_TERMS, Costs
 from joulewise.devices import Device, describe
 from joulewise.errors import CostError, UpdateError
 from joulewise.explanation import DenseUpload, Explanation, Part, PriceShare
-from joulewise.layout import Kind, Layout, Tensor, Vector
+from joulewise.layout import Kind, Layout, Vector
 from joulewise.ledger import Charge, addressable, round_charges, total
 from joulewise.persistence import in_ram as kept_in_ram
 from joulewise.prices import Boundary, price
 from joulewise.ranking import first_not_finite
 from joulewise.rules import CWMP, Density, Projection, TopK
-from joulewise.saving import Laplace, Recorded, Weighed, price_ratio
+from joulewise.saving import Laplace, Recorded, Weighed
 from joulewise.select import checked_vector, not_finite, select
-from joulewise.tensorwise import Floats, PerTensor, bits_of
-from joulewise.verdict import changes, judge
+from joulewise.spread import spread
+from joulewise.tensorwise import Floats, PerTensor, bits_of, match
+from joulewise.verdict import judge
 
 RULES: tuple[Weighed, ...] = (CWMP(), Projection())
 
@@ -104,10 +108,12 @@ def _explanation(
 ) -> Explanation:
     costs, device, layout, topk = source.costs, pricing.device, pricing.layout, source.topk
     predictions = tuple(source.predict(rule) for rule in rules)
-    charges = _round(source, device, multiply_accumulates)
-    everything = _round(Laplace(pricing.at(1.0), 1.0), device, multiply_accumulates)
-    ratio = price_ratio(costs.per_kept, source.topk_counts)
-    priced_share = topk.energy / total(charges) if costs.unit == "J" else None
+    everything = Laplace(pricing.at(1.0), 1.0)
+    charges, dense_charges = (_round(each, device, multiply_accumulates) for each in (source, everything))
+    sent, dense_sent = (_upload(each, pricing) for each in (source, everything))
+    prices = spread(costs, source.topk_counts)
+    unfit = _misfits(pricing)
+    cautions = (*unfit, *_long(sent))
     return Explanation(
         device=device.name,
         unit=costs.unit,
@@ -119,23 +125,43 @@ def _explanation(
         kinds=tuple(_parts(costs, source.topk_counts)),
         total=_part("total", np.ones(len(layout.tensors), dtype=bool), costs, source.topk_counts),
         contrast=costs.contrast,
-        price_ratio=ratio,
+        price_ratio=prices.ratio,
+        spread=prices,
         fixed=costs.fixed,
         dense=_dense(layout, device, pricing.bits),
+        upload=sent,
+        upload_dense=dense_sent,
+        misfits=unfit,
         round=charges,
         addressable=_addressable(charges),
-        addressable_dense=_addressable(everything),
+        addressable_dense=_addressable(dense_charges),
         topk=topk,
         predictions=predictions,
-        verdict=judge(predictions, topk, ratio, priced_share),
-        changes=changes(costs, device, density, pricing.bits),
-        notes=tuple(_notes(costs, device, charges)),
+        verdict=judge(predictions, topk, prices, topk.energy / total(charges) if costs.unit == "J" else None, cautions),
+        changes=changes(source, device, pricing.bits, rules),
+        notes=tuple(_notes(costs, device, charges, multiply_accumulates)),
     )
+
+
+def _misfits(pricing: _Pricing) -> tuple[str, ...]:
+    layout, memory = pricing.layout, pricing.device.memory
+    if memory is None:
+        return ()
+    close = match("in_ram", dict.fromkeys(pricing.in_ram, True), layout)
+    return misfits(layout, memory, [tensor.name for tensor, one in zip(layout.tensors, close, strict=True) if one])
+
+
+def _long(sent: Upload | None) -> tuple[str, ...]:
+    if sent is None or not sent.is_long:
+        return ()
+    return (sentence(sent, "one upload of what TopK keeps"),)
 
 
 def _check(layout: Layout, device: Device, density: float, boundary: Boundary) -> None:
     if boundary == "memory" and device.memory is None and device.unit == "J":
         raise CostError(f"boundary is 'memory', but device {device.name!r} has no [memory]; give 'radio' or 'device'")
+    if boundary != "memory" and device.link is None and device.unit == "J":
+        raise CostError(f"boundary is {boundary!r}, but device {device.name!r} has no [link]; give 'memory'")
     if not 0 < density <= 1:
         raise CostError(f"density is {density}, expected a share above 0 and at most 1")
     if not layout.n:
@@ -209,17 +235,17 @@ def _dense(layout: Layout, device: Device, bits: Floats) -> DenseUpload | None:
 
 def _round(source: Laplace | Recorded, device: Device, multiply_accumulates: float | None) -> tuple[Charge, ...]:
     """What the client pays for in a round in which TopK keeps its share, as far as the profile prices it."""
-    costs, counts = source.costs, source.topk_counts
+    costs, counts, sent = source.costs, source.topk_counts, _kept_bytes(source)
     if costs.unit != "J":
-        return (Charge("kept", source.topk.energy, costs.unit, "modelled"),)
-    whole, model = _bytes_of(costs.layout.wholes), _bytes_of((*costs.layout.tensors, *costs.layout.wholes))
+        return (Charge("kept", source.topk.energy, costs.unit, "modelled", sent),)
+    whole, model = stored_bytes(costs.layout.wholes), stored_bytes((*costs.layout.tensors, *costs.layout.wholes))
     kept = dict.fromkeys(("kept", *(term.name for term in costs.terms if term.name not in SEND_TERMS)), 0.0)
     for term in costs.terms:
         kept["kept" if term.name in SEND_TERMS else term.name] += float(counts @ term.per_kept)
     if costs.blocks:
         kept["blocks"] = source.topk_blocks
     reply = (
-        *(Charge(name, energy, "J", "modelled") for name, energy in kept.items()),
+        *(Charge(name, energy, "J", "modelled", sent if name == "kept" else 0) for name, energy in kept.items()),
         Charge("whole", whole * 8 * float(costs.send_per_bit.max(initial=0.0)), "J", "modelled", whole),
         Charge("fixed", costs.fixed, "J", "modelled"),
     )
@@ -232,26 +258,41 @@ def _addressable(charges: Sequence[Charge]) -> float | None:
     return addressable(charges) if charges[0].unit == "J" else None
 
 
-def _bytes_of(tensors: Sequence[Tensor]) -> int:
-    # NumPy does not know bfloat16, which has two bytes.
-    return sum(t.size * (2 if t.dtype == "bfloat16" else np.dtype(t.dtype).itemsize) for t in tensors)
+def _upload(source: Laplace | Recorded, pricing: _Pricing) -> Upload | None:
+    if pricing.device.link is None:
+        return None
+    return upload(pricing.device.link, _kept_bytes(source) + stored_bytes(pricing.layout.wholes))
 
 
-def _notes(costs: Costs, device: Device, charges: Sequence[Charge]) -> Iterator[str]:
+def _kept_bytes(source: Laplace | Recorded) -> int:
+    """Bytes of what TopK keeps, at the bits that are priced."""
+    return round(float(source.topk_counts @ source.costs.bits_per_kept) / 8)
+
+
+def _notes(
+    costs: Costs, device: Device, charges: Sequence[Charge], multiply_accumulates: float | None
+) -> Iterator[str]:
     assumed = [entry.path for entry in (costs.origins or describe(device)) if entry.kind == "assumed"]
     if assumed:
         yield f"assumed, not measured: {', '.join(assumed)}"
+    terms = {charge.term: charge.energy for charge in charges}
+    if multiply_accumulates is not None and "training" not in terms:
+        why = f"device {device.name!r} does not price one (compute.training); add that number to a file of your own"
+        why = "relative prices have no round" if costs.unit == "relative" else why
+        yield f"the {multiply_accumulates:g} multiply-accumulates of training are not charged: {why}"
     if costs.unit == "relative":
         yield "relative prices: they compare tensors and are no joules"
         return
-    terms = {charge.term: charge.energy for charge in charges}
-    missing = ["training"] if "training" not in terms else []
-    missing += ["receiving the model"] if "downlink" not in terms else []
-    missing += ["writing it to memory"] if "memory_update" not in terms else []
-    if missing:
-        yield f"not in the round, so that the addressable share is an upper bound: {', '.join(missing)}"
+    yield from _incomplete(terms)
     if terms.get("blocks", 0.0) > terms["kept"]:
         yield (
             "whole pages or lines take most of what a mask costs, and a rule that ranks single coordinates does not "
             "see them: keep whole blocks, or keep the weights elsewhere between rounds"
         )
+
+
+def _incomplete(terms: Collection[str]) -> Iterator[str]:
+    names = {"training": "training", "downlink": "receiving the model", "memory_update": "writing it to memory"}
+    missing = [words for term, words in names.items() if term not in terms]
+    if missing:
+        yield f"not in the round, so that the addressable share is an upper bound: {', '.join(missing)}"

@@ -6,11 +6,14 @@ from typing import Literal
 
 import msgspec
 
+from joulewise.airtime import Upload
+from joulewise.changes import Change
 from joulewise.devices import Unit
 from joulewise.layout import Kind
 from joulewise.ledger import Charge
 from joulewise.saving import Kept, Prediction
-from joulewise.verdict import Change, Verdict
+from joulewise.spread import Spread
+from joulewise.verdict import Verdict
 
 Law = Literal["laplace", "update"]
 """What magnitudes were taken from: one Laplace law for all tensors, or a recorded update."""
@@ -81,15 +84,19 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         total: all of them.
         contrast: largest price over smallest.
         price_ratio: price at the 95 % point over that at the 5 % point, of the coordinates that TopK keeps.
+        spread: the prices behind both, and the parameters outside of these points.
         fixed: energy once per reply, whatever is kept.
         dense: sending everything; None where the device has no link.
-        round: charges of one round in which TopK keeps `density`.
+        upload: sending what TopK keeps, and tensors that travel whole; None where the device has no link.
+        upload_dense: the same when everything is sent.
+        misfits: what of the model does not fit the memory in which it is said to lie.
+        round: charges of one round in which TopK keeps `density`; bytes of its terms as priced.
         addressable: share of that round that the choice of coordinates touches; None without joules.
         addressable_dense: the same of a round in which everything is kept: no mask saves more.
         topk: what TopK keeps.
         predictions: what each rule saves over TopK.
         verdict: what follows, and why.
-        changes: what would change it.
+        changes: what would give another verdict.
         notes: what a reader of the figures should know.
     """
 
@@ -104,8 +111,12 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     total: Part
     contrast: float
     price_ratio: float
+    spread: Spread
     fixed: float
     dense: DenseUpload | None
+    upload: Upload | None
+    upload_dense: Upload | None
+    misfits: tuple[str, ...]
     round: tuple[Charge, ...]
     addressable: float | None
     addressable_dense: float | None

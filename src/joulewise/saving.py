@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import msgspec
@@ -109,20 +109,34 @@ class Laplace:
         """What blocks add to the prices of what TopK keeps, each coordinate kept by itself with the same chance."""
         return float(sum(self._added_by(block) for block in self.costs.blocks))
 
+    def at(self, costs: Costs) -> Laplace:
+        """The same magnitudes at other prices."""
+        return replace(self, costs=costs)
+
+    def saving(self, rule: Weighed) -> float:
+        """Share of TopK's energy that `rule` saves at equal energy."""
+        return self._at_equal_energy(rule).saving
+
     def predict(self, rule: Weighed) -> Prediction:
         """What `rule` saves over TopK."""
-        inverse = 1.0 / rule.weights(self.costs.per_kept)
-        inverse /= inverse.max(initial=0.0)
-        by_energy = _tail(inverse, self._sizes * self.costs.per_kept, self.topk.energy)
+        inverse = self._inverse(rule)
         by_count = _tail(inverse, self._sizes, self.topk.coordinates)
         both = self._sizes @ np.minimum(np.exp(-by_count), self.density)
         return Prediction(
             type(rule).__name__,
             rule.norm or 1,
-            self._compared(by_energy, rule),
+            self._at_equal_energy(rule),
             self._compared(by_count, rule),
             float(both) / self.topk.coordinates,
         )
+
+    def _at_equal_energy(self, rule: Weighed) -> Comparison:
+        tails = _tail(self._inverse(rule), self._sizes * self.costs.per_kept, self.topk.energy)
+        return self._compared(tails, rule)
+
+    def _inverse(self, rule: Weighed) -> Floats:
+        inverse = 1.0 / rule.weights(self.costs.per_kept)
+        return np.asarray(inverse / inverse.max(initial=0.0), dtype=np.float64)
 
     @property
     def _sizes(self) -> Floats:
@@ -188,18 +202,28 @@ class Recorded:
         """What blocks add to the prices of what TopK keeps."""
         return self.costs.block_energy(self._topk_indices)
 
+    def at(self, costs: Costs) -> Recorded:
+        """The same update at other prices."""
+        return replace(self, costs=costs)
+
+    def saving(self, rule: Weighed) -> float:
+        """Share of TopK's energy that `rule` saves at equal energy."""
+        return self._at_equal_energy(rule).saving
+
     def predict(self, rule: Weighed) -> Prediction:
         """What `rule` saves over TopK."""
-        by_energy = select(self.update, self.costs, rule, Joules(self.topk.energy)).indices
         by_count = select(self.update, self.costs, rule, Count(self.count)).indices
         both = np.intersect1d(by_count, self._topk_indices, assume_unique=True).size
         return Prediction(
             type(rule).__name__,
             rule.norm or 1,
-            self._compared(by_energy, rule),
+            self._at_equal_energy(rule),
             self._compared(by_count, rule),
             both / self._topk_indices.size,
         )
+
+    def _at_equal_energy(self, rule: Weighed) -> Comparison:
+        return self._compared(select(self.update, self.costs, rule, Joules(self.topk.energy)).indices, rule)
 
     @cached_property
     def _topk_indices(self) -> Indices:
@@ -235,19 +259,6 @@ class Recorded:
         order = np.argsort(-magnitude, kind="stable")
         prices = np.repeat(self.costs.per_kept, self.costs.layout.counts(indices))
         return _running_sum(magnitude[order] ** norm), _running_sum(prices[order])
-
-
-def price_ratio(prices: Floats, counts: Floats) -> float:
-    """Price at the 95 % point over that at the 5 % point, of `counts` coordinates at each of the `prices`.
-
-    Example:
-        >>> price_ratio(np.array([1.0, 2.0, 9.0]), np.array([50.0, 48.0, 2.0]))
-        2.0
-    """
-    order = np.argsort(prices, kind="stable")
-    reached = np.cumsum(counts[order])
-    low, high = (int(np.searchsorted(reached, share * reached[-1])) for share in (0.05, 0.95))
-    return float(prices[order[high]] / prices[order[low]])
 
 
 def _moment(tail: Floats | float, norm: int) -> Floats | float:

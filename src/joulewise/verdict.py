@@ -1,31 +1,19 @@
-"""Whether weighing by price is worth it, in plain words, and what would change the answer."""
+"""Whether weighing by price is worth it, in plain words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-from joulewise.costs import Costs, sum_of
-from joulewise.devices import Device
-from joulewise.layout import Layout
-from joulewise.prices import index_bits
-from joulewise.residency import ELEMENT_BITS
-from joulewise.rules import CWMP, Projection
-from joulewise.saving import Kept, Laplace, Prediction
-from joulewise.tensorwise import Floats
+from joulewise.saving import Kept, Prediction
+from joulewise.spread import Spread
 
 Answer = Literal["does not matter", "matters little", "matters"]
 
 # Below the first a saving drowns in what differs between two rounds; from the second on it shows in a figure.
 NOTICEABLE, CLEAR = 0.01, 0.05
-NARROW_BITS = 8.0
-CHEAPER_LINK = 0.1
-RECEIVERS = 10
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -46,34 +34,42 @@ class Verdict(msgspec.Struct, frozen=True):
     text: str
 
 
-class Change(msgspec.Struct, frozen=True):
-    """Something that would make prices differ.
+def answer_to(saving: float) -> Answer:
+    """The answer that a predicted saving gives.
 
-    Args:
-        what: in words.
-        saving: largest predicted saving at equal energy then, under the typical law; None where it was not
-            computed.
+    Example:
+        >>> answer_to(0.009), answer_to(0.04), answer_to(0.05)
+        ('does not matter', 'matters little', 'matters')
     """
-
-    what: str
-    saving: float | None = None
+    return "does not matter" if saving < NOTICEABLE else "matters" if saving >= CLEAR else "matters little"
 
 
-def judge(predictions: Sequence[Prediction], topk: Kept, ratio: float, priced_share: float | None) -> Verdict:
-    """Turn predicted savings and the weighted price ratio into an answer.
+def judge(
+    predictions: Sequence[Prediction],
+    topk: Kept,
+    prices: Spread,
+    priced_share: float | None,
+    cautions: Sequence[str] = (),
+) -> Verdict:
+    """Turn predicted savings and the spread of prices into an answer.
+
+    The saving gives the answer. Where it is more than the weighted price ratio allows (`Spread.hides`), it comes from
+    few parameters, and the text says how many and that the answer hangs on them.
 
     Args:
         predictions: of the rules that weigh by price; at least one.
         topk: what TopK keeps.
-        ratio: of prices, at the 95 % point over the 5 % point of what TopK keeps.
+        prices: how far they spread.
         priced_share: what TopK pays for what it keeps, as a share of the round; None where that is not known.
+        cautions: sentences without a full stop, on what stands in the way whatever the prices are.
     """
     best = max(predictions, key=lambda each: each.equal_energy.saving)
     saving = best.equal_energy.saving
-    answer: Answer = "does not matter" if saving < NOTICEABLE else "matters" if saving >= CLEAR else "matters little"
+    answer = answer_to(saving)
     of_round = None if priced_share is None else saving * priced_share
-    parts = (_opening(answer, best), _spread(ratio, best), *_norms(answer, best, topk), *_caveat(answer, of_round))
-    text = " ".join((*parts, _advice(answer, best, of_round)))
+    parts = (_opening(answer, best), _spread(prices, best), *_few(answer, saving, prices), *_norms(answer, best, topk))
+    said = (f"Mind that {each}." for each in cautions)
+    text = " ".join((*parts, *_caveat(answer, of_round), *said, _advice(answer, best, of_round)))
     return Verdict(answer, saving, best.rule, of_round, text)
 
 
@@ -94,11 +90,23 @@ def _opening(answer: Answer, best: Prediction) -> str:
     return f"Weighing by price {answer} here: {best.rule} saves {saved}."
 
 
-def _spread(ratio: float, best: Prediction) -> str:
+def _spread(prices: Spread, best: Prediction) -> str:
+    beyond = "" if prices.contrast < 1.01 * prices.ratio else f" (all parameters: {prices.contrast:.3f})"
     return (
-        f"Among the coordinates that TopK keeps, nine in ten have prices within a factor of {ratio:.3f}, and "
-        f"{best.rule} at equal count keeps {percent(best.overlap, digits=2)} of them too."
+        f"Among the coordinates that TopK keeps, nine in ten have prices within a factor of {prices.ratio:.3f}{beyond}"
+        f", and {best.rule} at equal count keeps {percent(best.overlap, digits=2)} of them too."
     )
+
+
+def _few(answer: Answer, saving: float, prices: Spread) -> tuple[str, ...]:
+    """A saving of which the weighted price ratio shows nothing, or too little."""
+    if answer == "does not matter" or not prices.hides(saving):
+        return ()
+    sides = ((prices.cheaper, "less"), (prices.dearer, "more"))
+    outside = " and ".join(
+        f"the {percent(share, digits=2)} of the parameters that cost {word}" for share, word in sides if share
+    )
+    return (f"The saving comes from {outside}, and hangs on how large their updates are: a recorded update tells.",)
 
 
 def _norms(answer: Answer, best: Prediction, topk: Kept) -> tuple[str, ...]:
@@ -127,83 +135,3 @@ def _advice(answer: Answer, best: Prediction, of_round: float | None) -> str:
     if of_round is not None and of_round < NOTICEABLE:
         return f"Use {best.rule} where sending has a budget of its own; else the rest of the round comes first."
     return f"Use {best.rule}."
-
-
-# ---------------------------------------------------------------- what would change it
-
-
-def changes(costs: Costs, device: Device, density: float, value_bits: Floats) -> tuple[Change, ...]:
-    """What would make prices differ, with the predicted saving where it can be computed from the profile.
-
-    The largest tensors, up to half of the parameters, are changed; the others stay as they are.
-    """
-    chosen = _largest_half(costs.layout)
-    between = Change("clients on different links or batteries: give each its own budget in joules")
-    if costs.unit == "relative":
-        return ()
-    if chosen.all():  # one tensor
-        return (between,)
-    values = np.where(chosen, np.minimum(value_bits, NARROW_BITS), value_bits)
-    buffers = sum_of([term.per_kept for term in costs.terms if term.name == "send_buffer"], len(value_bits))
-    narrow = costs.at_bits(values + index_bits(density))
-    those = f"the largest tensors ({percent(_share(chosen, costs.layout))} of the parameters)"
-    return (
-        Change(
-            f"{NARROW_BITS:.0f}-bit values in {those}", _saving(narrow, buffers * (values / value_bits - 1.0), density)
-        ),
-        *_link_changes(costs, device, chosen, density),
-        *_flash_changes(costs, device, chosen, density),
-        between,
-    )
-
-
-def _link_changes(costs: Costs, device: Device, chosen: npt.NDArray[np.bool_], density: float) -> tuple[Change, ...]:
-    if not costs.send_per_bit.any():
-        return ()
-    cheap = (CHEAPER_LINK - 1.0) * costs.send_per_bit * costs.bits_per_kept
-    found = [
-        Change(
-            "those tensors over a link that takes a tenth per bit",
-            _saving(costs, np.where(chosen, cheap, 0.0), density),
-        )
-    ]
-    if device.link is not None and device.link.down is not None:
-        received = RECEIVERS * device.link.down_per_bit * costs.bits_per_kept
-        fanned = _saving(costs, np.where(chosen, received, 0.0), density)
-        found.append(
-            Change(f"what is sent of those tensors goes on to {RECEIVERS} clients, who pay for receiving it", fanned)
-        )
-    return tuple(found)
-
-
-def _flash_changes(costs: Costs, device: Device, chosen: npt.NDArray[np.bool_], density: float) -> tuple[Change, ...]:
-    rewritten = [term.per_kept for term in costs.terms if term.name == "persistence"]
-    if rewritten and not rewritten[0].all():
-        return ()  # a part is in RAM already
-    if rewritten:
-        what = "those tensors in RAM, the others in flash"
-        return (Change(what, _saving(costs, np.where(chosen, -rewritten[0], 0.0), density)),)
-    what = "those tensors in flash, the others in RAM"
-    if device.memory is None or device.memory.flash is None:
-        return (Change(what),)
-    more = np.where(chosen, ELEMENT_BITS * device.memory.flash.write.si, 0.0)
-    return (Change(what, _saving(costs, more, density)),)
-
-
-def _saving(costs: Costs, more: Floats, density: float) -> float:
-    """Largest predicted saving at equal energy when keeping a coordinate costs this much more."""
-    law = Laplace(replace(costs, per_kept=costs.per_kept + more), density)
-    return max(law.predict(rule).equal_energy.saving for rule in (CWMP(), Projection()))
-
-
-def _share(chosen: npt.NDArray[np.bool_], layout: Layout) -> float:
-    return float(layout.sizes[chosen].sum()) / layout.n
-
-
-def _largest_half(layout: Layout) -> npt.NDArray[np.bool_]:
-    """The largest tensors, together at most half of all parameters, or the largest one."""
-    order = np.argsort(-layout.sizes, kind="stable")
-    chosen = np.zeros(len(layout.tensors), dtype=bool)
-    chosen[order] = np.cumsum(layout.sizes[order]) <= layout.n / 2
-    chosen[order[:1]] = True
-    return chosen
