@@ -14,6 +14,7 @@ import numpy as np
 import joulewise as jw
 from joulewise.explain import explain
 from joulewise.explanation import Explanation
+from joulewise.ledger import MASK_TERMS, total
 from joulewise.modelfile import load_layout
 from joulewise.verdict import percent
 
@@ -48,57 +49,107 @@ def explanations() -> Iterator[tuple[str, Explanation]]:
 def table() -> str:
     """The table of the page."""
     lines = [
-        "| profile | boundary | model | price ratio | addressable | of a dense round | saving | verdict |",
-        "|---|---|---|---|---|---|---|---|",
+        "| profile | boundary | model | price ratio | full range | addressable | of a dense round | saving | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for model, found in explanations():
         shares = ["-" if each is None else percent(each) for each in (found.addressable, found.addressable_dense)]
-        cells = (f"`{found.device}`", found.boundary, model, f"{found.price_ratio:.3f}", *shares)
-        lines.append(f"| {' | '.join(cells)} | {percent(found.verdict.saving)} | {found.verdict.answer} |")
+        ratios = (f"{found.price_ratio:.3f}", f"{found.contrast:.3f}")
+        answer = found.verdict.answer + ("; the model does not fit" if found.misfits else "")
+        cells = (f"`{found.device}`", found.boundary, model, *ratios, *shares, percent(found.verdict.saving), answer)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
+# What the energy of a round goes to, in the order of the figure, and the charges that belong to each.
+PARTS = {
+    "what a mask touches": MASK_TERMS,
+    "tensors sent whole": ("whole",),
+    "waking the radio": ("fixed",),
+    "receiving the model": ("downlink",),
+    "memory": ("selection", "memory_update"),
+}
+COLOURS = ("#0080c8", "#c45aa0", "#d58e00", "#9a9a9a", "#d9d9d9")
+
+
+def prices() -> Iterator[dict[str, Any]]:
+    """For each profile and model the spread of prices over their middle one, and the saving."""
+    for model, found in explanations():
+        middle = (found.spread.low * found.spread.high) ** 0.5
+        named = {"profile": found.device, "model": model, "saving": found.verdict.saving}
+        ends = {end: getattr(found.spread, end) / middle for end in ("cheapest", "low", "high", "dearest")}
+        yield named | ends
+
+
+def rounds() -> Iterator[dict[str, Any]]:
+    """For each profile in joules and each model the parts of a round, as shares of it."""
+    for model, found in explanations():
+        if found.unit != "J":
+            continue
+        spent = total(found.round)
+        for part, terms in PARTS.items():
+            share = total(charge for charge in found.round if charge.term in terms) / spent
+            yield {"profile": found.device, "model": model, "part": part, "share": share}
+
+
 def figure() -> Any:
-    """The picture: one row per profile, one mark per model."""
+    """The picture: one row per profile, in each the models in the order of the table."""
     import altair as alt  # noqa: PLC0415 (the table needs none)
 
-    points = [
-        {
-            "profile": found.device,
-            "model": model,
-            "ratio": found.price_ratio,
-            "share": found.addressable,
-            "dense": found.addressable_dense,
-        }
-        for model, found in explanations()
-    ]
-    base = (
-        alt.Chart(alt.Data(values=points))
-        .mark_point(filled=True, size=45, opacity=0.9)
-        .encode(
-            yOffset="model:N",
-            color=alt.Color("model:N", title=None, scale=alt.Scale(range=["#d58e00", "#009e73", "#0080c8"])),
-            shape=alt.Shape("model:N", title=None),
-        )
-        .properties(width=200, height=alt.Step(7))
+    order, names = list(models()), list(jw.list_devices())
+    three = alt.YOffset("model:N", sort=order)
+    named = alt.Y("profile:N", title=None, sort=names, axis=alt.Axis(labelLimit=260, grid=True))
+    unnamed = alt.Y("profile:N", title=None, sort=names, axis=alt.Axis(labels=False, ticks=False, grid=True))
+    color = alt.Color("model:N", title=None, sort=order, scale=alt.Scale(range=["#009e73", "#7a5195", "#ef5675"]))
+    spread = alt.Chart(alt.Data(values=list(prices()))).encode(yOffset=three, color=color)
+    log = alt.Scale(type="log", domain=[0.025, 12], nice=False)
+    ticks = alt.Axis(values=[0.03, 0.1, 0.3, 1, 3, 10])
+    ratios = alt.layer(
+        spread.mark_rule(strokeWidth=1).encode(
+            x=alt.X("cheapest:Q", title="what TopK keeps (thick), all (thin)", scale=log, axis=ticks),
+            x2="dearest:Q",
+            y=named,
+        ),
+        spread.mark_rule(strokeWidth=4, strokeCap="round").encode(
+            x=alt.X("low:Q", scale=log, axis=ticks), x2="high:Q", y=named
+        ),
     )
-    named = alt.Y("profile:N", title=None, axis=alt.Axis(labelLimit=260, grid=True))
-    unnamed = alt.Y("profile:N", title=None, axis=alt.Axis(labels=False, ticks=False, grid=True))
-    percents = {"scale": alt.Scale(domain=[0, 1]), "axis": alt.Axis(format="%", tickCount=5)}
-    share = alt.X("share:Q", title=f"{DENSITY:.0%} kept", **percents)
-    dense = alt.X("dense:Q", title="everything kept", **percents)
-    log = alt.Scale(type="log", domain=[0.9, 40])
-    ratio = alt.X("ratio:Q", title="95 % over 5 % of what TopK keeps", scale=log)
-    in_joules = base.transform_filter("datum.share !== null")
+    savings = spread.mark_point(filled=True, size=30).encode(
+        color=color.legend(None),
+        x=alt.X("saving:Q", title="of what TopK pays", axis=alt.Axis(format="%", tickCount=4)),
+        y=unnamed,
+    )
+    whole = alt.Scale(domain=[0, 1])
+    shares = (
+        alt.Chart(alt.Data(values=list(rounds())))
+        .mark_bar(height=5)
+        .encode(
+            x=alt.X(
+                "share:Q",
+                title=f"shares of the energy, {DENSITY:.0%} kept",
+                axis=alt.Axis(format="%", tickCount=5),
+                scale=whole,
+            ),
+            y=unnamed,
+            yOffset=three,
+            color=alt.Color(
+                "part:N", title="a round", sort=list(PARTS), scale=alt.Scale(domain=list(PARTS), range=COLOURS)
+            ),
+            order=alt.Order("rank:Q"),
+        )
+        .transform_calculate(rank=f"indexof({list(PARTS)}, datum.part)")
+    )
+    sized = {"height": alt.Step(7)}
     return (
         alt.hconcat(
-            base.encode(x=ratio, y=named).properties(title="Price ratio"),
-            in_joules.encode(x=share, y=unnamed).properties(title="Addressable share"),
-            in_joules.encode(x=dense, y=unnamed).properties(title="Addressable share"),
+            ratios.properties(width=170, title="Prices, over the middle one", **sized),
+            savings.properties(width=120, title="Largest saving", **sized),
+            shares.properties(width=230, title="What a round takes", **sized),
         )
-        .resolve_scale(y="shared")
+        .resolve_scale(y="shared", color="independent")
         .configure_view(stroke="#dddddd")
         .configure_title(fontSize=12)
+        .properties(title=f"Every shipped profile; in each, from top to bottom: {', '.join(order)}")
     )
 
 

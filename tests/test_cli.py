@@ -304,7 +304,17 @@ def test_a_power_profile_of_android_becomes_a_device_that_passes_its_check(joule
         '<item name="wifi.controller.voltage">3700</item></device>',
         encoding="utf-8",
     )
-    command = ("devices", "import-android", "power_profile.xml", "--goodput", "20Mbit/s", "--out", "new/phone.toml")
+    command = (
+        "devices",
+        "import-android",
+        "power_profile.xml",
+        "--goodput",
+        "20Mbit/s",
+        "--year",
+        "2020",
+        "--out",
+        "new/phone.toml",
+    )
     code, out, _ = joule(*command)
     assert code == 0
     assert "note: battery.capacity is missing" in out
@@ -314,7 +324,9 @@ def test_a_power_profile_of_android_becomes_a_device_that_passes_its_check(joule
     assert code == 1
     assert "--out new/phone.toml is there already; give another name, or --force" in err
     assert joule(*command, "--force")[0] == 0
-    code, _, err = joule("devices", "import-android", "absent.xml", "--goodput", "20Mbit/s", "--out", "x.toml")
+    code, _, err = joule(
+        "devices", "import-android", "absent.xml", "--goodput", "20Mbit/s", "--year", "2020", "--out", "x.toml"
+    )
     assert code == 2
     assert "'absent.xml' cannot be read" in err
     assert not (folder / "x.toml").exists()
@@ -324,9 +336,11 @@ def test_an_accelerator_of_zigzag_becomes_a_device_that_passes_its_check(joule, 
     (folder / "chip.yaml").write_text(
         "memories:\n  sram: {size: 65536, r_cost: 8, w_cost: 8, r_bw: 64, w_bw: 64}\n", encoding="utf-8"
     )
-    assert joule("devices", "import-zigzag", "chip.yaml", "--out", "chip.toml")[0] == 0
+    assert joule("devices", "import-zigzag", "chip.yaml", "--year", "2024", "--out", "chip.toml")[0] == 0
     assert joulewise.load_device("chip.toml").memory.sram.capacity.si == 8192
-    code, _, err = joule("devices", "import-zigzag", "chip.yaml", "--sram", "ram", "--out", "other.toml")
+    code, _, err = joule(
+        "devices", "import-zigzag", "chip.yaml", "--year", "2024", "--sram", "ram", "--out", "other.toml"
+    )
     assert code == 2
     assert "--sram ram: 'chip.yaml' has no such memory; it has sram" in err
 

@@ -1,8 +1,11 @@
 """`joulewise explain`, as a user meets it."""
 
 import json
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,6 +17,7 @@ from joulewise.explain import explain
 from joulewise.explanation import Explanation
 from joulewise.modelfile import load_layout
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(jw.__file__).parents[1])}
 LTE = ("--device", "phone-lte-2021")
 
 
@@ -66,6 +70,29 @@ def test_json_is_the_record_and_nothing_else(joule, model):
     assert json.loads(out)["verdict"]["answer"] == "does not matter"
 
 
+def test_what_the_users_own_code_prints_is_not_in_the_json(tmp_path):
+    (tmp_path / "talks.py").write_text(
+        "import os, numpy as np\nprint('imported')\n"
+        "def net():\n    print('made')\n    os.system('echo from a child')\n    return {'a': np.ones((30, 30))}\n"
+    )
+    command = [sys.executable, "-m", "joulewise", "explain", "--model", "talks:net", *LTE, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=ENVIRONMENT)
+    assert json.loads(done.stdout)["parameters"] == 900
+    assert done.stderr.splitlines() == ["imported", "made", "from a child"]
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_output_that_cannot_be_written_is_no_defect_of_joulewise(tmp_path, model, options):
+    command = [sys.executable, "-m", "joulewise", "explain", "--model", model, *LTE, "--density", "0.1", *options]
+    with open("/dev/full", "w") as full:  # noqa: PTH123 (a device)
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path, env=ENVIRONMENT
+        )
+    assert done.returncode == 1
+    expected = "error: the output could not be written: No space left on device; make room, or send it elsewhere\n"
+    assert done.stderr == expected
+
+
 def test_an_update_gives_each_tensor_its_own_density(joule, model):
     rng = np.random.default_rng(0)
     conv, linear = rng.standard_normal((8, 4, 3, 3)), 1.3 * rng.standard_normal((10, 80))
@@ -116,27 +143,50 @@ def test_relative_prices_are_shown_without_joules(joule, model):
     [
         (["--model", "resnet81", *LTE], 2, "--model resnet81 is not known; did you mean 'resnet18'?"),
         (["--model", "cnn", "--device", "phone"], 2, "there is no device 'phone'"),
-        (["--model", "model.npz", *LTE, "--density", "0"], 2, "density is 0.0, expected a share above 0 and at most 1"),
+        (["--model", "model.npz", *LTE, "--density", "0"], 2, "error: --density is 0.0, expected a share above"),
         (["--model", "model.npz", *LTE, "--value-bits", "x"], 2, "'x' is neither a number nor patterns"),
         (["--model", "model.npz", *LTE, "--value-bits", "8,16"], 2, "'8,16' is neither a number nor patterns"),
-        (["--model", "model.npz", *LTE, "--value-bits", "-1"], 2, "is -1.0, expected a finite number above 0"),
-        (["--model", "model.npz", *LTE, "--value-bits", "conf*=8"], 2, "value_bits['conf*'] matches no tensor"),
+        (
+            ["--model", "model.npz", *LTE, "--value-bits", "-1"],
+            2,
+            "error: --value-bits of tensor 'conv.weight' is -1.0",
+        ),
+        (
+            ["--model", "model.npz", *LTE, "--value-bits", "conf*=8"],
+            2,
+            "error: --value-bits conf* matches no tensor; the model",
+        ),
         (["--model", "model.npz", *LTE, "--image", "32x32"], 2, "--image 32x32 is not channels x height x width"),
-        (["--model", "model.npz", *LTE, "--figure", "a.gif"], 1, "--figure a.gif ends in '.gif'; give one of .svg"),
+        (
+            ["--model", "nothing", "--device", "nothing", "--figure", "a.jpg"],
+            2,
+            "--figure a.jpg ends in '.jpg'; give one of",
+        ),
         (["--model", "model.npz", *LTE, "--figure", "no/a.svg"], 1, "cannot write the figure to no/a.svg"),
         (["--model", "model.npz", *LTE, "--update", "none.npz"], 2, "--update none.npz cannot be read: No such file"),
         (["--model", "model.npz", *LTE, "--update", "zero.npz"], 2, "zero everywhere"),
         (["--model", "model.npz", *LTE, "--update", "nan.npz"], 2, "holds NaN or infinity in tensor 'fc.weight'"),
         (["--model", "object.npz", *LTE], 2, "array 'a' holds Python objects"),
         (["--model", "model.npz", *LTE, "--boundary", "all"], 2, "'all' is not one of 'radio', 'device', 'memory'"),
-        (["--model", "model.npz", *LTE, "--in-ram", "fc*"], 2, "in_ram is for devices whose weights lie in flash"),
-        (["--model", "model.npz", *LTE, "--macs", "nan"], 2, "multiply_accumulates is nan"),
+        (["--model", "model.npz", *LTE, "--in-ram", "fc*"], 2, "error: --in-ram is for devices whose weights lie in"),
+        (
+            ["--model", "model.npz", *LTE[:1], "phone-wifi-2020", "--boundary", "device"],
+            2,
+            "error: --boundary device needs",
+        ),
+        (["--model", "model.npz", *LTE, "--density", "0.0001"], 2, "error: --density 0.0001 of 1088 parameters keeps"),
+        (["--model", "mlp", *LTE, "--image", "3x100001x3"], 2, "--image 3x100001x3 is no image"),
+        (["--model", "mlp", *LTE, "--image", "3x99999x99999"], 2, "too large to address"),
+        (["--model", "mlp", *LTE, "--classes", "0"], 2, "--classes 0 is out of range"),
+        (["--model", "quits:net", *LTE], 2, "calling it without arguments ended with sys.exit(3)"),
+        (["--model", "model.npz", *LTE, "--macs", "nan"], 2, "--macs is nan, expected a number of"),
         (LTE, 2, "Missing option '--model'"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_an_exit_code(joule, model, arguments, code, message):
     np.savez("zero.npz", np.zeros(1088))
     np.savez("nan.npz", np.where(np.arange(1088) == 300, np.nan, 1.0))
+    Path("quits.py").write_text("def net(): raise SystemExit(3)")
     np.savez("object.npz", a=np.array([{}], dtype=object))
     found, out, err = joule(*arguments)
     assert (found, out) == (code, "")

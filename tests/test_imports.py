@@ -55,7 +55,7 @@ CHIP = {
 def phone(tmp_path, text=PHONE, goodput="20Mbit/s", radio="wifi", voltage=None):
     file = tmp_path / "power_profile.xml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return android.read(file, goodput, radio, voltage, name="mine", year=2026)
+    return android.read(file, goodput, radio, voltage, name="mine", year=2020, imported=2026)
 
 
 def chip(tmp_path, tables=CHIP, dram=None, sram=None):
@@ -91,10 +91,11 @@ def test_every_imported_number_names_the_file_its_hash_and_the_conversion(tmp_pa
     device = phone(tmp_path).device
     digest = hashlib.sha256(PHONE.encode()).hexdigest()[:12]
     entries = {entry.path: entry for entry in describe(device)}
-    assert entries.pop("link.up.goodput").kind == "assumed"
+    goodput = entries.pop("link.up.goodput")
+    assert (goodput.kind, goodput.year) == ("assumed", 2026)  # chosen when the file was imported
     for entry in entries.values():
         assert f"power_profile.xml (SHA-256 {digest})" in entry.source
-        assert (entry.kind, entry.year) == ("datasheet", 2026)
+        assert (entry.kind, entry.year) == ("datasheet", 2020)
     assert "wifi.controller.tx, 200 mA at 3.7 V, over 20 Mbit/s" in entries["link.up.marginal"].source
 
 
@@ -105,6 +106,31 @@ def test_a_modem_with_levels_takes_their_mean_and_a_placeholder_is_reported(tmp_
     assert imported.device.battery.capacity.si == pytest.approx(4.0 * 4.0 * 3600)
     assert any("modem.controller.rx is 0.1 mA, which is a placeholder" in note for note in imported.notes)
     assert any("so --voltage 4 is used" in note for note in imported.notes)
+    for entry in describe(imported.device):
+        if entry.path != "link.up.goodput":
+            assert "at 4 V of --voltage" in entry.source
+
+
+def test_a_voltage_of_the_file_that_is_none_is_told_and_not_used(tmp_path):
+    volts = PHONE.replace(">3700<", ">3.7<")  # volts where millivolts belong
+    with pytest.raises(ProfileError, match=r"wifi\.controller\.voltage of the file is 3\.7 mV, expected 500 to 50000;"):
+        phone(tmp_path, volts)
+    imported = phone(tmp_path, volts, voltage=3.7)
+    assert imported.device.link.up_per_bit == pytest.approx(0.2 * 3.7 / 20e6)
+    assert any("is 3.7 mV, expected 500 to 50000, so --voltage 3.7 is used" in note for note in imported.notes)
+    with pytest.raises(ProfileError, match=r"voltage of the file is -3700 mV, expected 500 to 50000; give --voltage"):
+        phone(tmp_path, PHONE.replace(">3700<", ">-3700<"))
+
+
+def test_a_number_that_is_no_current_or_charge_is_told_as_it_stands(tmp_path):
+    imported = phone(tmp_path, PHONE.replace(">100<", ">-100<").replace(">4000<", ">-4000<"))
+    assert imported.device.link.down is None
+    assert imported.device.battery is None
+    assert "wifi.controller.rx is -100 mA, which is no current, so it is not used" in imported.notes
+    assert "battery.capacity is -4000 mAh, which is no charge of a phone, so there is no [battery]" in imported.notes
+    assert not any("there is no wifi" in note for note in imported.notes)
+    with pytest.raises(ProfileError, match=r"no usable current for sending.*modem\.controller\.tx is -1 mA"):
+        phone(tmp_path, PHONE.replace("<value>300<", "<value>-1<"), radio="modem", voltage=4.0)
 
 
 def test_an_old_file_without_a_controller_falls_back_to_the_active_current(tmp_path):
@@ -151,8 +177,8 @@ BOMB = '<!DOCTYPE lolz [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><device><item n
         ({"radio": "modem", "voltage": 3700.0}, "--voltage is 3700, expected volts from 0.5 to 50"),
         ({"radio": "modem", "voltage": float("nan")}, "--voltage is nan"),
         ({"text": PHONE.replace(">200<", ">0.1<")}, r"wifi\.controller\.tx is 0.1 mA, which is a placeholder.*measure"),
-        ({"text": PHONE.replace(">200<", ">nan<")}, "no usable current for sending"),
-        ({"text": PHONE.replace(">200<", ">-5<")}, "no usable current for sending"),
+        ({"text": PHONE.replace(">200<", ">nan<")}, r"wifi\.controller\.tx is nan mA, which is no current"),
+        ({"text": PHONE.replace(">200<", ">-5<")}, r"wifi\.controller\.tx is -5 mA, which is no current"),
     ],
 )
 def test_a_file_that_gives_no_price_is_refused_in_plain_words(tmp_path, arguments, message):

@@ -1,9 +1,11 @@
 """Models and updates from names, files and users' code; and everything that a user may hand over by mistake."""
 
 import io
+import pickle
 import sys
 import zipfile
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from safetensors.numpy import save_file
 
 import joulewise as jw
 from joulewise.errors import MissingExtra, ModelError
+from joulewise.learning import models
 from joulewise.modelfile import Images, load_layout, load_update
 
 ARRAYS = {
@@ -47,6 +50,37 @@ def test_images_and_classes_can_be_others():
         load_layout("cnn", Images(3, 2, 2))
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet18"])
+def test_a_built_in_model_is_laid_out_as_it_is_built(name):
+    record = msgspec.convert({"name": name}, models.Model)
+    built = models.arrays(models.build(record, 3, 16, 24, 7, seed=0))
+    assert load_layout(name, Images(3, 16, 24, 7)) == jw.Layout.of(built)
+
+
+def test_a_built_in_model_of_any_size_takes_no_memory():
+    huge = Images(3, 2_000, 2_000, classes=1_000)
+    assert load_layout("cnn", huge).n > 4_000_000_000  # 16 GB of numbers
+    with pytest.raises(ModelError, match=r"tensor 'linear1.weight' has shape \(256, 40000000000\), too large to addr"):
+        load_layout("cnn", Images(3, 100_000, 100_000))
+    with pytest.raises(ModelError, match=r"tensor 'output.weight' has shape .*, too large to address"):
+        load_layout("resnet18", Images(classes=100_000_000))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"width": 100_001}, "--image 3x32x100001 is no image: channels, height and width go from 1 to 100,000"),
+        ({"channels": 10**30}, "is no image"),
+        ({"height": 0}, "is no image"),
+        ({"classes": 10**8 + 1}, "--classes 100000001 is out of range: 1 to 100,000,000"),
+        ({"classes": 0}, "--classes 0 is out of range"),
+    ],
+)
+def test_an_absurd_size_is_refused(sizes, message):
+    with pytest.raises(ModelError, match=message):
+        Images(**sizes)
+
+
 def test_a_factory_may_give_a_module_or_a_mapping(folder):
     (folder / "mine_one.py").write_text(
         "import torch, numpy as np\n"
@@ -79,12 +113,16 @@ def test_a_factory_may_give_a_module_or_a_mapping(folder):
         ("mine_two:whole", "has no float tensors besides buffers"),
         ("mine_two:text", "tensor 'a' has elements of type <U1"),
         ("mine_broken:net", "importing it raised ZeroDivisionError"),
+        ("mine_leaving:net", r"importing it ended with sys.exit\('bye'\); give a factory that returns the model"),
+        ("mine_two:leaves", r"calling it without arguments ended with sys.exit\(0\); give a factory"),
     ],
 )
 def test_code_that_gives_no_model_is_refused_in_words(folder, spec, message):
     (folder / "mine_broken.py").write_text("1 / 0\n")
+    (folder / "mine_leaving.py").write_text("import sys\nsys.exit('bye')\n")
     (folder / "mine_two.py").write_text(
-        "import numpy as np\n"
+        "import sys\nimport numpy as np\n"
+        "def leaves(): sys.exit(0)\n"
         "def needs(width): pass\n"
         "def number(): return 3\n"
         "def whole(): return {'a': np.ones(3, np.int64)}\n"
@@ -171,14 +209,37 @@ def test_archives_of_something_else_are_refused(name, content, message):
         load_layout("odd.npz")
 
 
-def test_damaged_files_are_refused(folder):
-    for name in ("torn.npz", "torn.safetensors"):
-        (folder / name).write_bytes(b"PK\x03\x04 not really")
-        with pytest.raises(ModelError, match=f"--model {name} is not a"):
-            load_layout(name)
-    (folder / "lies.safetensors").write_bytes((2**60).to_bytes(8, "little") + b"{}")
-    with pytest.raises(ModelError, match=r"is not a .safetensors file"):
-        load_layout("lies.safetensors")
+def sealed(header, data=bytes(16)):
+    return len(header).to_bytes(8, "little") + header + data
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npz", b"", "is empty, expected an .npz file; write it with numpy.savez"),
+        ("a.npz", pickle.dumps({"w": 1.0}), "is a pickle, which joulewise never loads, expected an .npz file"),
+        ("a.npz", b"PK\x03\x04 not really", "is damaged or cut off, expected an .npz file"),
+        ("a.npz", b"\x93NUMPY\x01\x00", r"is a single array \(.npy\), expected an .npz file"),
+        ("a.npz", b"\x89HDF\r\n", "is an HDF5 file, expected an .npz file"),
+        ("a.npz", b"w,b\n1,2\n", r"is no .npz file \(a zip file of arrays\), expected an .npz file"),
+        ("a.npz", b"PK\x05\x06" + bytes(18), "holds no arrays; write it with numpy.savez"),
+        ("a.safetensors", b"", "is empty; write it with save_file of safetensors"),
+        ("a.safetensors", b"PK\x03\x04 not really", "is damaged or no .safetensors file; write it with save_file"),
+        ("a.safetensors", sealed(b"{}")[:-1] + b"x", "is damaged or no .safetensors file"),
+        (
+            "a.safetensors",
+            sealed(b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,99]}}'),
+            "is damaged or no .safetensors file",
+        ),
+        ("a.safetensors", (2**60).to_bytes(8, "little") + b"{}", "is damaged or no .safetensors file"),
+    ],
+)
+def test_files_of_something_else_are_refused_in_our_own_words(folder, name, content, message):
+    (folder / name).write_bytes(content)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_layout(name)
+    assert str(caught.value).startswith(f"--model {name} ")
+    assert str(caught.value.__cause__ or "no cause") not in str(caught.value)  # the library's text is for --debug
 
 
 def test_a_tensor_too_large_to_address_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,10 @@ _PLACEHOLDER_MA = 2.0
 """Android's sample file has 0.1 and 1 where a vendor should measure; no radio sends or receives with so little."""
 
 
+LEAST_V, MOST_V = 0.5, 50.0
+LEAST_MAH, MOST_MAH = 10.0, 1e6
+
+
 class _Source(msgspec.Struct, frozen=True):
     label: str
     items: dict[str, list[float]]
@@ -35,7 +40,21 @@ class _Source(msgspec.Struct, frozen=True):
     year: int
 
 
-def read(path: Path, goodput: str, radio: Radio, voltage: float | None, *, name: str, year: int) -> Imported:
+class _Voltage(msgspec.Struct, frozen=True):
+    volts: float
+    told: str
+
+
+def read(  # noqa: PLR0913 (one command)
+    path: Path,
+    goodput: str,
+    radio: Radio,
+    voltage: float | None,
+    *,
+    name: str,
+    year: int,
+    imported: int | None = None,
+) -> Imported:
     """Make a device from a power profile.
 
     A radio's current times its voltage is its power; over the goodput, that is energy per bit, all of it counted
@@ -47,7 +66,8 @@ def read(path: Path, goodput: str, radio: Radio, voltage: float | None, *, name:
         radio: ``wifi`` or ``modem``.
         voltage: in V, where the file has none for the radio, and for the battery; None: the radio's.
         name: of the device.
-        year: for the numbers.
+        year: of the figures in the file, which holds none.
+        imported: year of the import, in which `goodput` was chosen; None: `year`.
 
     Raises:
         ProfileError: the file cannot be read, is no power profile, or lacks the current or the voltage; the goodput
@@ -57,7 +77,7 @@ def read(path: Path, goodput: str, radio: Radio, voltage: float | None, *, name:
     label = f"{path.name} (SHA-256 {hashlib.sha256(content).hexdigest()[:12]})"
     source = _Source(label, _items(content, path), radio, year)
     try:
-        rate = parse(goodput, Rate, "given with --goodput when the profile was imported", year)
+        rate = parse(goodput, Rate, "given with --goodput when the profile was imported", imported or year)
     except ValueError as error:
         raise ProfileError(f"--goodput: {str(error).replace('`', '')}") from None
     try:
@@ -69,16 +89,16 @@ def read(path: Path, goodput: str, radio: Radio, voltage: float | None, *, name:
 
 
 def _imported(source: _Source, rate: Rate, voltage: float | None, name: str) -> Imported:
-    volts, note = _volts(source, voltage)
+    radio, note = _radio_voltage(source, voltage)
     notes = [note] if note else []
-    up = _direction(source, "sending", volts, rate, notes)
+    up = _direction(source, "sending", radio, rate, notes)
     if up is None:
         names = " or ".join(_CURRENTS["sending"][source.radio])
         raise ProfileError(
             f"device file {source.label} has no usable current for sending with {source.radio} ({names}); "
             f"{''.join(each + '; ' for each in notes)}try the other --radio, or measure"
         )
-    down = _direction(source, "receiving", volts, rate, notes)
+    down = _direction(source, "receiving", radio, rate, notes)
     device = Device(
         schema=1,
         name=name,
@@ -86,15 +106,19 @@ def _imported(source: _Source, rate: Rate, voltage: float | None, name: str) -> 
         "vendor declares.",
         unit="J",
         link=Link(Direction(up, rate), down=None if down is None else Direction(down)),
-        battery=_battery(source, voltage or volts, notes),
+        battery=_battery(source, radio if voltage is None else _typed(voltage), notes),
     )
     return Imported(device, tuple(notes))
 
 
-def _direction(source: _Source, what: str, volts: float, rate: Rate, notes: list[str]) -> EnergyPerBit | None:
+def _direction(source: _Source, what: str, radio: _Voltage, rate: Rate, notes: list[str]) -> EnergyPerBit | None:
     for name in _CURRENTS[what][source.radio]:
         levels = source.items.get(name)
         if not levels:
+            continue
+        wrong = next((level for level in levels if not 0 <= level < math.inf), None)
+        if wrong is not None:
+            notes.append(f"{name} is {wrong:g} mA, which is no current, so it is not used")
             continue
         current = sum(levels) / len(levels)
         if current < _PLACEHOLDER_MA:
@@ -102,39 +126,48 @@ def _direction(source: _Source, what: str, volts: float, rate: Rate, notes: list
             continue
         mean = f"the mean of {len(levels)} levels, " if len(levels) > 1 else ""
         text = (
-            f"{source.label}: {name}, {mean}{current:g} mA at {volts:g} V, over {rate.value:g} {rate.unit} of "
+            f"{source.label}: {name}, {mean}{current:g} mA at {radio.told}, over {rate.value:g} {rate.unit} of "
             "--goodput; declared by the vendor"
         )
-        return EnergyPerBit(current * 1e-3 * volts / rate.si * 1e9, "nJ/bit", "datasheet", text, source.year)
+        return EnergyPerBit(current * 1e-3 * radio.volts / rate.si * 1e9, "nJ/bit", "datasheet", text, source.year)
     if not any(source.items.get(name) for name in _CURRENTS[what][source.radio]):
         notes.append(f"there is no {_CURRENTS[what][source.radio][0]}, so {what} is left out")
     return None
 
 
-def _volts(source: _Source, voltage: float | None) -> tuple[float, str]:
+def _typed(voltage: float) -> _Voltage:
+    return _Voltage(voltage, f"{voltage:g} V of --voltage")
+
+
+def _radio_voltage(source: _Source, voltage: float | None) -> tuple[_Voltage, str]:
     name = f"{source.radio}.controller.voltage"
-    declared = source.items.get(name, [0.0])[0] * 1e-3
-    if declared > 0 and voltage is None:
-        return declared, ""
+    if voltage is not None and not _is_voltage(voltage):
+        raise ProfileError(f"--voltage is {voltage:g}, expected volts from {LEAST_V} to {MOST_V}, for example 3.7")
+    found = source.items.get(name)
+    declared = found[0] if found else 0.0
+    if _is_voltage(declared * 1e-3):
+        note = f"{name} of the file, {declared:g} mV, is used for the radio, and --voltage for the battery alone"
+        return _Voltage(declared * 1e-3, f"{declared * 1e-3:g} V"), "" if voltage is None else note
+    why = f"the file has no {name}"
+    if declared:  # 0: a placeholder
+        why = f"{name} of the file is {declared:g} mV, expected {1000 * LEAST_V:g} to {1000 * MOST_V:g}"
     if voltage is None:
-        raise ProfileError(f"{source.label} has no {name}; give --voltage, for example --voltage 3.7")
-    if not 0.5 <= voltage <= 50:
-        raise ProfileError(f"--voltage is {voltage:g}, expected volts from 0.5 to 50, for example 3.7")
-    if declared > 0:
-        return (
-            declared,
-            f"{name} of the file, {declared:g} V, is used for the radio, and --voltage for the battery alone",
-        )
-    return voltage, f"the file has no {name}, so --voltage {voltage:g} is used"
+        raise ProfileError(f"device file {source.label}: {why}; give --voltage, for example --voltage 3.7")
+    return _typed(voltage), f"{why}, so --voltage {voltage:g} is used"
 
 
-def _battery(source: _Source, volts: float, notes: list[str]) -> Battery | None:
+def _is_voltage(volts: float) -> bool:
+    return LEAST_V <= volts <= MOST_V
+
+
+def _battery(source: _Source, supply: _Voltage, notes: list[str]) -> Battery | None:
     charge = source.items.get("battery.capacity", [0.0])[0]
-    if charge < 10:
-        notes.append("battery.capacity is missing or a placeholder, so there is no [battery]")
+    if not LEAST_MAH <= charge <= MOST_MAH:
+        what = f"{charge:g} mAh, which is no charge of a phone" if charge else "missing"
+        notes.append(f"battery.capacity is {what}, so there is no [battery]")
         return None
-    text = f"{source.label}: battery.capacity, {charge:g} mAh at {volts:g} V; declared by the vendor"
-    return Battery(Energy(charge * 1e-3 * volts, "Wh", "datasheet", text, source.year))
+    text = f"{source.label}: battery.capacity, {charge:g} mAh at {supply.told}; declared by the vendor"
+    return Battery(Energy(charge * 1e-3 * supply.volts, "Wh", "datasheet", text, source.year))
 
 
 def _items(content: bytes, path: Path) -> dict[str, list[float]]:
@@ -153,11 +186,9 @@ def _numbers(elements: Sequence[Element]) -> list[float]:
     values = []
     for element in elements:
         try:
-            value = float(element.text or "")
+            values.append(float(element.text or ""))
         except ValueError:
             continue  # names of sub-systems and the like
-        if 0 <= value < 1e9:
-            values.append(value)
     return values
 
 

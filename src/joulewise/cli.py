@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 import time
 import traceback
@@ -56,6 +58,7 @@ EXTRAS = {
 }
 TYPED = StudyError | ProfileError | RuleError | ModelError | CostError | ArgumentError
 INTERRUPTED = 130
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF)
 SECONDS_BETWEEN_LINES = 30.0
 
 app = typer.Typer(
@@ -83,7 +86,10 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")
     warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # what cannot be written is said here, and not when the interpreter ends
     except Exception as error:
         _fail(*_explain(error))
     raise SystemExit(0)
@@ -96,7 +102,20 @@ def _explain(error: Exception) -> tuple[str, int]:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is not None:
             return str(MissingExtra(extra, "This command")), 1
+    if isinstance(error, OSError) and error.filename is None and error.errno in NOT_WRITTEN:
+        _drop_output()
+        return f"the output could not be written: {error.strerror}; make room, or send it elsewhere", 1
     return f"{type(error).__name__}: {error}; a defect of joulewise: please report what --debug shows", 1
+
+
+def _drop_output() -> None:
+    """Send what is still buffered to nowhere: else the interpreter would try to write it once more, and complain."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass  # there is no output to drop
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from joulewise.errors import OutputError, ProfileError
+from joulewise.errors import ArgumentError, OutputError, ProfileError
 from joulewise.terminal import Debug, empty_table, open_console, say
 
 if TYPE_CHECKING:
     from joulewise.devices import Device
+
+FIRST_YEAR = 1990
 
 app = typer.Typer(no_args_is_help=True, help="Device profiles: what moving a bit costs, and who says so.")
 
@@ -27,6 +29,12 @@ Names = Annotated[
     typer.Argument(metavar="[NAME|FILE]...", help="Default: all that come with joulewise.", show_default=False),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the profile goes.", show_default=False)]
+Year = Annotated[
+    int,
+    typer.Option(
+        metavar="YEAR", help="Of the figures, such as that of the phone; the file has none.", show_default=False
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file of --out.")]
 
 
@@ -110,6 +118,7 @@ def import_android(
     goodput: Annotated[
         str, typer.Option(metavar="RATE", help="Payload rate of the link, such as 20Mbit/s.", show_default=False)
     ],
+    year: Year,
     out: Out,
     radio: Annotated[Literal["wifi", "modem"], typer.Option(help="Which radio sends.")] = "wifi",
     voltage: Annotated[
@@ -123,13 +132,15 @@ def import_android(
 
     The file is on the device in framework-res.apk, and in the device's source at overlay/.../res/xml.
 
-    Example: joulewise devices import-android power_profile.xml --goodput 20Mbit/s --out my-phone.toml
+    Example: joulewise devices import-android power_profile.xml --goodput 20Mbit/s --year 2020 --out my-phone.toml
     """
     from joulewise import android
 
     del debug
+    _check_year(year)
     _refuse_to_replace(out, force)
-    imported = android.read(profile, goodput, radio, voltage, name=out.stem, year=datetime.now(UTC).year)
+    now = datetime.now(UTC).year
+    imported = android.read(profile, goodput, radio, voltage, name=out.stem, year=year, imported=now)
     _write(imported.device, imported.notes, out)
 
 
@@ -137,6 +148,7 @@ def import_android(
 def import_zigzag(
     accelerator: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The file.", show_default=False)],
     *,
+    year: Year,
     out: Out,
     dram: Annotated[
         str | None, typer.Option(metavar="NAME", help="Its main memory. Default: by its name.", show_default=False)
@@ -149,14 +161,21 @@ def import_zigzag(
 ) -> None:
     """Make a profile from an accelerator description of the open model ZigZag.
 
-    Example: joulewise devices import-zigzag edge_tpu_like.yaml --out my-accelerator.toml
+    Example: joulewise devices import-zigzag edge_tpu_like.yaml --year 2024 --out my-accelerator.toml
     """
     from joulewise import zigzag
 
     del debug
+    _check_year(year)
     _refuse_to_replace(out, force)
-    imported = zigzag.read(accelerator, dram, sram, name=out.stem, year=datetime.now(UTC).year)
+    imported = zigzag.read(accelerator, dram, sram, name=out.stem, year=year)
     _write(imported.device, imported.notes, out)
+
+
+def _check_year(year: int) -> None:
+    if not FIRST_YEAR <= year <= datetime.now(UTC).year:
+        now = datetime.now(UTC).year
+        raise ArgumentError(f"--year is {year}, expected the year of the figures, from {FIRST_YEAR} to {now}")
 
 
 def _refuse_to_replace(out: Path, force: bool) -> None:

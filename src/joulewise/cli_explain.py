@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +18,7 @@ import typer
 from rich.markup import escape
 from rich.padding import Padding
 
+from joulewise.errors import ArgumentError, CostError
 from joulewise.terminal import Debug, empty_table, open_console, say
 
 if TYPE_CHECKING:
@@ -25,6 +29,13 @@ if TYPE_CHECKING:
 Option = typer.Option
 PREFIXES = {0: "", -3: "m", -6: "µ", -9: "n", -12: "p", -15: "f"}
 MOST_PRICES = 10
+OPTIONS = {
+    "value_bits": "--value-bits",
+    "in_ram": "--in-ram",
+    "density": "--density",
+    "boundary": "--boundary",
+}
+"""Arguments of `joulewise.explain.explain` as they are typed here."""
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -57,7 +68,7 @@ def explain(
         float | None,
         Option(min=0, metavar="N", help="Multiply-accumulates of local training in a round.", show_default=False),
     ] = None,
-    classes: Annotated[int, Option(min=1, metavar="N", help="Classes of a built-in model.")] = 10,
+    classes: Annotated[int, Option(metavar="N", help="Classes of a built-in model.")] = 10,
     image: Annotated[str, Option(metavar="CxHxW", help="Images of a built-in model.")] = "3x32x32",
     json: Annotated[bool, Option("--json", help="Print the record alone, as JSON.")] = False,
     figure: Annotated[
@@ -74,24 +85,30 @@ def explain(
     from joulewise.modelfile import load_layout, load_update
 
     del debug
-    bits, images = _value_bits(value_bits), _images(image, classes)
-    priced = load_device(device)
-    layout = load_layout(model, images)
-    recorded = None if update is None else load_update(update, layout)
-    found = explaining.explain(
-        layout,
-        priced,
-        density,
-        bits,
-        recorded,
-        boundary=boundary,
-        in_ram=in_ram or (),
-        multiply_accumulates=macs,
-    )
     if figure is not None:
         from joulewise import explain_figure
 
-        explain_figure.draw(found, figure)
+        explain_figure.check_ending(figure)
+    bits, images = _value_bits(value_bits), _images(image, classes)
+    if macs is not None and not math.isfinite(macs):
+        raise ArgumentError(f"--macs is {macs:g}, expected a number of multiply-accumulates, such as 1e12")
+    priced = load_device(device)
+    with _stdout_to_stderr():  # what the user's own code prints
+        layout = load_layout(model, images)
+    recorded = None if update is None else load_update(update, layout)
+    with _as_typed():
+        found = explaining.explain(
+            layout,
+            priced,
+            density,
+            bits,
+            recorded,
+            boundary=boundary,
+            in_ram=in_ram or (),
+            multiply_accumulates=macs,
+        )
+    if figure is not None:
+        explain_figure.draw(found, figure, model)
     if json:
         import msgspec
 
@@ -100,6 +117,37 @@ def explain(
         _show(found, model)
         if figure is not None:
             say(f"figure: {figure}")
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Standard output is for the record alone: what Python, C or a child process writes there goes to stderr."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # a closed stream
+        kept = None
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+@contextmanager
+def _as_typed() -> Iterator[None]:
+    """Errors that name the options that were typed instead of arguments in Python."""
+    try:
+        yield
+    except CostError as error:
+        message = str(error)
+        for name, option in OPTIONS.items():
+            message = re.sub(rf"\b{name}(?:='([^']*)'|\['([^']*)'\])", rf"{option} \1\2", message)
+            message = re.sub(rf"^{name}\b", option, message)
+        raise ArgumentError(message.replace("the layout begins", "the model begins")) from error
 
 
 def _value_bits(text: str) -> float | dict[str, float]:

@@ -8,30 +8,28 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.lib.format as npy
 import numpy.typing as npt
 
+from joulewise.arrayfile import Header, headers, npz_headers, opened, read, safetensors_headers
 from joulewise.errors import LayoutError, MissingExtra, ModelError
 from joulewise.layout import Layout, Vector
 
 BUILT_IN = ("mlp", "cnn", "resnet18")
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 KNOWN = f"a built-in model ({', '.join(BUILT_IN)}), module:factory, or a file that ends in .npz or .safetensors"
-SAFETENSORS_TYPES = {"BOOL": "bool", "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 MOST_ELEMENTS = 2**32
-DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError)  # RuntimeError: a file with a password
+LARGEST_IMAGE = 100_000
+"""Channels, height and width at most; beyond it and `MOST_CLASSES` the number of parameters overflows."""
+MOST_CLASSES = 10**8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +41,9 @@ class Images:
         height: in pixels.
         width: in pixels.
         classes: how many.
+
+    Raises:
+        ModelError: an image is larger than 100,000 in one of its dimensions, or there are more than 1e8 classes.
     """
 
     channels: int = 3
@@ -50,13 +51,12 @@ class Images:
     width: int = 32
     classes: int = 10
 
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """Shape and element type of a tensor whose data was not read."""
-
-    shape: tuple[int, ...]
-    dtype: str
+    def __post_init__(self) -> None:
+        if not all(1 <= length <= LARGEST_IMAGE for length in (self.channels, self.height, self.width)):
+            size = f"{self.channels}x{self.height}x{self.width}"
+            raise ModelError(f"--image {size} is no image: channels, height and width go from 1 to {LARGEST_IMAGE:,}")
+        if not 1 <= self.classes <= MOST_CLASSES:
+            raise ModelError(f"--classes {self.classes} is out of range: 1 to {MOST_CLASSES:,}")
 
 
 def load_layout(model: str, images: Images | None = None) -> Layout:
@@ -74,9 +74,9 @@ def load_layout(model: str, images: Images | None = None) -> Layout:
     """
     ending = Path(model).suffix.lower()
     if ending == ".npz":
-        return _layout_of(_npz_headers(model), model)
+        return _layout_of(npz_headers(model), model)
     if ending == ".safetensors":
-        return _layout_of(_safetensors_headers(model), model)
+        return _layout_of(safetensors_headers(model), model)
     if ending in PICKLED:
         raise ModelError(
             f"--model {model} is a pickle, which joulewise never loads; save the state as .safetensors or .npz"
@@ -104,13 +104,13 @@ def load_update(path: str, layout: Layout) -> Vector:
         raise ModelError(f"--update {path} is not an .npz file; write it with numpy.savez(FILE, **arrays)")
     where = f"--update {path}"
     # Numbers beyond float32 become infinity, which is refused by name.
-    with _opened(where, path) as archive, np.errstate(over="ignore"):
-        headers = _headers(archive, where)
-        if len(headers) == 1 and next(iter(headers.values())).shape == (layout.n,):
-            update = _real(_read(archive, next(iter(headers)), where), where)
+    with opened(where, path) as archive, np.errstate(over="ignore"):
+        found = headers(archive, where)
+        if len(found) == 1 and next(iter(found.values())).shape == (layout.n,):
+            update = _real(read(archive, next(iter(found)), where), where)
         else:
-            _check_shapes(headers, layout, where)
-            update = layout.flatten({t.name: _real(_read(archive, t.name, where), where) for t in layout.tensors})
+            _check_shapes(found, layout, where)
+            update = layout.flatten({t.name: _real(read(archive, t.name, where), where) for t in layout.tensors})
         flat = np.ascontiguousarray(update, dtype=np.float32)
     bad = np.flatnonzero(~np.isfinite(flat))
     if bad.size:
@@ -121,10 +121,10 @@ def load_update(path: str, layout: Layout) -> Vector:
     return flat
 
 
-def _check_shapes(headers: Mapping[str, Header], layout: Layout, where: str) -> None:
+def _check_shapes(found_headers: Mapping[str, Header], layout: Layout, where: str) -> None:
     """Before anything is allocated: an array for each parameter tensor, of its shape."""
     for tensor in layout.tensors:
-        found = headers.get(tensor.name)
+        found = found_headers.get(tensor.name)
         if found is None or found.shape != tensor.shape:
             what = "is missing" if found is None else f"has shape {found.shape}, but the model says {tensor.shape}"
             raise ModelError(
@@ -162,14 +162,13 @@ def _built_in(name: str, images: Images) -> Mapping[str, Any]:
         raise MissingExtra("learning", f"the built-in model {name}") from error
     record = msgspec.convert({"name": name}, models.Model)
     with warnings.catch_warnings(action="ignore"):  # of layers without elements, which are refused below
-        module = models.build(record, images.channels, images.height, images.width, images.classes, seed=0)
-    state = models.arrays(module)
-    empty = [tensor for tensor, array in state.items() if not array.size]
+        found = models.shapes(record, images.channels, images.height, images.width, images.classes)
+    empty = [tensor for tensor, (shape, _) in found.items() if not prod(shape)]
     if empty:
         raise ModelError(
             f"--image {images.height}x{images.width} pixels are too few: {empty[0]} of {name} would be empty"
         )
-    return state
+    return {tensor: Header(shape, dtype) for tensor, (shape, dtype) in found.items()}
 
 
 def _made_by_factory(spec: str) -> Mapping[str, Any]:
@@ -197,8 +196,8 @@ def _import(module_name: str, spec: str) -> Any:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ModelError(f"--model {spec}: {error}; start where {module_name}.py lies, or install it") from error
-    except Exception as error:
-        raise ModelError(f"--model {spec}: importing it raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"--model {spec}: importing it {_what(error)}") from error
     finally:
         sys.path.remove(here)
 
@@ -206,10 +205,14 @@ def _import(module_name: str, spec: str) -> Any:
 def _called(factory: Callable[[], Any], spec: str) -> Any:
     try:
         return factory()
-    except Exception as error:
-        raise ModelError(
-            f"--model {spec}: calling it without arguments raised {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"--model {spec}: calling it without arguments {_what(error)}") from error
+
+
+def _what(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"ended with sys.exit({error.code!r}); give a factory that returns the model"
+    return f"raised {type(error).__name__}: {error}"
 
 
 def _state_of(made: Any) -> Mapping[str, Any] | None:
@@ -217,83 +220,3 @@ def _state_of(made: Any) -> Mapping[str, Any] | None:
     if not isinstance(state, Mapping):
         return None
     return {str(name): array if hasattr(array, "shape") else np.asarray(array) for name, array in state.items()}
-
-
-# ---------------------------------------------------------------- files
-
-
-@contextmanager
-def _opened(where: str, path: str) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except ModelError:
-        raise
-    except OSError as error:
-        raise ModelError(f"{where} cannot be read: {error.strerror or error}; check the path") from error
-    except DAMAGED as error:
-        raise ModelError(f"{where} is not a sound .npz file: {error}; write it with numpy.savez") from error
-
-
-def _npz_headers(path: str) -> dict[str, Header]:
-    where = f"--model {path}"
-    with _opened(where, path) as archive:
-        return _headers(archive, where)
-
-
-def _headers(archive: zipfile.ZipFile, where: str) -> dict[str, Header]:
-    foreign = [name for name in archive.namelist() if not name.endswith(".npy")]
-    if foreign:
-        raise ModelError(f"{where} holds {foreign[0]!r}, which is not an array; write it with numpy.savez")
-    return {name.removesuffix(".npy"): _header(archive, name, where) for name in archive.namelist()}
-
-
-def _header(archive: zipfile.ZipFile, name: str, where: str) -> Header:
-    with archive.open(name) as file:
-        shape, dtype = _npy_header(file, name, where)
-    return Header(shape, dtype.name)
-
-
-def _read(archive: zipfile.ZipFile, array: str, where: str) -> npt.NDArray[Any]:
-    with archive.open(f"{array}.npy") as file:
-        try:
-            return np.asarray(npy.read_array(file, allow_pickle=False))
-        except DAMAGED as error:
-            raise ModelError(f"{where}: array {array!r} is damaged: {error}; write it again") from error
-
-
-def _npy_header(file: Any, name: str, where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    array = name.removesuffix(".npy")
-    try:
-        version = npy.read_magic(file)
-        read: Callable[[BinaryIO], Any] = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read(file)
-    except ValueError as error:
-        raise ModelError(f"{where}: {array!r} is not a NumPy array ({error}); write it with numpy.savez") from error
-    if dtype.hasobject:
-        raise ModelError(
-            f"{where}: array {array!r} holds Python objects, which would have to be unpickled, and joulewise never "
-            "does that; save numbers"
-        )
-    return shape, dtype
-
-
-def _safetensors_headers(path: str) -> dict[str, Header]:
-    try:
-        import safetensors  # noqa: PLC0415 (only such files need it)
-    except ImportError as error:
-        raise MissingExtra("safetensors", f"reading {path}") from error
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.offset_keys()}
-            return {name: Header(tuple(part.get_shape()), _type_of(part.get_dtype())) for name, part in slices.items()}
-    except OSError as error:
-        raise ModelError(f"--model {path} cannot be read: {error.strerror or error}; check the path") from error
-    except safetensors.SafetensorError as error:
-        raise ModelError(f"--model {path} is not a .safetensors file: {error}") from error
-
-
-def _type_of(name: str) -> str:
-    """Element types by the names that safetensors gives them: I64, U8 and the like are ints of so many bits."""
-    integer = {"I": "int", "U": "uint"}.get(name[:1], "")
-    return SAFETENSORS_TYPES.get(name, f"{integer}{name[1:]}" if integer else name.lower())

@@ -118,6 +118,20 @@ def build(model: Model, channels: int, height: int, width: int, classes: int, se
         return model.module(channels, height, width, classes)
 
 
+def shapes(
+    model: Model, channels: int, height: int, width: int, classes: int
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and element type of every parameter and buffer, by name; nothing is allocated, however large they are.
+
+    >>> shapes(MLP(hidden=(64,)), channels=1, height=8, width=8, classes=10)["output.weight"]
+    ((10, 64), 'float32')
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        module = model.module(channels, height, width, classes)
+    state = module.state_dict()
+    return {name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in state.items()}
+
+
 def multiply_accumulates(model: Model, channels: int, height: int, width: int, classes: int) -> int:
     """Count the multiply-accumulates of one forward pass on one image: those of convolutions and linear layers.
 
