@@ -1,6 +1,7 @@
 """`joulewise calibrate`, as a user meets it: a profile or one clear sentence, and nothing half-written."""
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -101,6 +102,16 @@ def test_watts_are_taken_instead_of_a_sensor_and_no_window_is_metered(calibrate,
     assert code == 0
     assert "no sensor is read" in out
     assert meter.opened == []
+    assert load_device(folder / "mine.toml").memory.dram.read.kind == "assumed"
+
+
+def test_the_profile_is_written_before_anything_is_shown(calibrate, folder, monkeypatch):
+    def gone(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("joulewise.cli_calibrate.empty_table", gone)
+    code, _, err = calibrate("--out", "mine.toml", *ASSUME)
+    assert (code, "the output could not be written: No space left on device" in err) == (1, True)
     assert load_device(folder / "mine.toml").memory.dram.read.kind == "assumed"
 
 

@@ -366,10 +366,84 @@ def test_the_classic_slips_of_a_unit_are_outside_the_plausible_range_and_named(p
 def test_a_measured_figure_of_memory_may_hold_the_processors_share():
     device = load_device("table-45nm-horowitz-2014")
     raw = msgspec.to_builtins(device)
-    raw["memory"]["dram"]["read"] |= {"value": 500.0, "kind": "measured"}
+    for direction in ("read", "write"):
+        raw["memory"]["dram"][direction] |= {"value": 500.0, "kind": "measured"}
     assert findings(msgspec.convert(raw, type(device)), "warning") == []
     raw["memory"]["dram"]["read"] |= {"kind": "literature"}
     assert len(findings(msgspec.convert(raw, type(device)), "warning")) == 1
+
+
+def changed(name, **numbers):
+    """Warnings of a shipped device with other numbers at these paths, given with _ for a dot."""
+    raw = msgspec.to_builtins(load_device(name))
+    for path, (value, unit, kind) in numbers.items():
+        *tables, last = path.split("_")
+        inner = raw
+        for key in tables:
+            inner = inner[key]
+        inner[last] = {"value": value, "unit": unit, "kind": kind, "source": "a test", "year": 2026}
+    return findings(msgspec.convert(raw, Device), "warning")
+
+
+def test_reading_and_writing_that_differ_too_much_are_told_even_when_measured():
+    kind = "measured"
+    both = {"memory_dram_read": (20.0, "pJ/bit", kind), "memory_dram_write": (600.0, "pJ/bit", kind)}
+    [warning] = changed("table-45nm-horowitz-2014", **both)
+    assert warning.startswith("memory.dram: write takes 30 times as much as read, expected 1/4 to 4 times; check")
+    both["memory_dram_write"] = (75.0, "pJ/bit", kind)
+    assert changed("table-45nm-horowitz-2014", **both) == []
+    both["memory_dram_write"] = (4.0, "pJ/bit", kind)
+    assert "write takes 0.2 times" in changed("table-45nm-horowitz-2014", **both)[0]
+    [warning] = changed("mcu-flash-ble-nrf5340", memory_flash_read=(20.0, "nJ/bit", "model"))  # writing: 13.4
+    assert "memory.flash.read is 20 nJ/bit" in warning
+    [warning] = changed("mcu-flash-ble-nrf5340", memory_flash_write=(5.0, "pJ/bit", kind))
+    assert "memory.flash.write is 5 pJ/bit" in warning
+    both = {"memory_flash_write": (20.0, "pJ/bit", kind), "memory_flash_read": (40.0, "pJ/bit", kind)}
+    assert "memory.flash: writing flash takes less than reading it" in changed("mcu-flash-ble-nrf5340", **both)[0]
+
+
+@pytest.mark.parametrize("value", [64.0, 512.0, 1300.0])  # per byte at 8 pJ/bit; per access of 64 bits at 8 and 20.3
+def test_an_access_of_dram_does_not_pass_for_a_bit(value):
+    number = (value, "pJ/bit", "literature")
+    warnings = changed("phone-lte-2021", memory_dram_read=number, memory_dram_write=number)
+    assert [each.partition(" is ")[0] for each in warnings] == ["memory.dram.read", "memory.dram.write"]
+    assert all(f"is {value:g} pJ/bit, but energy per bit of DRAM is 2 to 50 pJ/bit" in each for each in warnings)
+    assert all("per 64-bit access is written as one per bit" in each for each in warnings if value > 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "radio"),
+    [
+        ("mcu-ble-nrf52840", "Bluetooth LE"),
+        ("mcu-802154-nrf52840", "802.15.4"),
+        ("phone-wifi-2020", "Wi-Fi"),
+        ("phone-lte-2021", "a mobile network"),
+        ("phone-5g-mmwave-2021", "a mobile network"),
+        ("mcu-nbiot", "NB-IoT or LTE-M"),
+        ("sbc-raspberry-pi-5-ethernet", "Ethernet"),
+    ],
+)
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_a_link_is_held_against_its_kind_of_radio(name, radio, factor):
+    link = load_device(name).link
+    off = link.up.marginal
+    assert changed(name, link_up_marginal=(off.value, off.unit, "measured")) == []
+    found = changed(name, link_up_marginal=(off.value * factor, off.unit, "measured"))
+    assert len(found) == 1
+    assert f"of {radio} " in found[0]
+    rate = link.up.goodput
+    [power] = changed(name, link_up_goodput=(rate.value * factor, rate.unit, "measured"))
+    if rate.si * factor < 1e11:
+        assert power.startswith("link.up: marginal times goodput is ")
+        assert f"the power of {radio} that sends or receives" in power
+
+
+def test_a_link_of_no_known_kind_is_held_against_any_power(tmp_path):
+    goodput = f'goodput = {{ value = 100.0, unit = "Gbit/s", {ORIGIN} }}\n'
+    [warning] = findings(load_device(write(tmp_path, RADIO + goodput)), "warning")
+    assert warning.startswith("link.up: marginal times goodput is 1e+06 mW, but the power of a link that sends or")
+    lora = changed("lorawan-eu868-sf7", link_up_power=(100.0, "W", "measured"))
+    assert any(warning.startswith("link.up.power is 100 W") for warning in lora)
 
 
 def test_check_tells_of_a_level_without_capacity_and_a_link_without_goodput():

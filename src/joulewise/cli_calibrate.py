@@ -114,16 +114,16 @@ def _calibrate(out: Path, watts: float | None, sink: str | None, seconds: float,
         found = tuple(planning.assumed(finding, watts) for finding in found)
     origin = _origin(meter, watts, samples)
     remarks = _remarks(found, samples, caches, address)
-    if meter is None and watts is None:
+    try:  # minutes of measuring are not to be lost because the terminal went away
+        if meter is None and watts is None:
+            raise CalibrationError(
+                f"nothing was written to {out}: times are no prices; give --watts W, the watts that this machine draws "
+                "above idle when it works, and the profile will say that they are assumed"
+            )
+        device = calibrated.make_device(out.stem, found, idle, caches, memory.total_bytes, origin)
+        calibrated.write(out, calibrated.to_toml(device, (_heading(origin), *_lines(found), *remarks)), force)
+    finally:
         _print(found, remarks)
-        raise CalibrationError(
-            f"nothing was written to {out}: times are no prices; give --watts W, the watts that this machine draws "
-            "above idle when it works, and the profile will say that they are assumed"
-        )
-    device = calibrated.make_device(out.stem, found, idle, caches, memory.total_bytes, origin)
-    # Minutes of measuring are not to be lost because a terminal went away.
-    calibrated.write(out, calibrated.to_toml(device, (_heading(origin), *_lines(found), *remarks)), force)
-    _print(found, remarks)
     say(f"profile: {out}; look at it with: joulewise devices show {out}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Set
 from typing import Literal
 
 import msgspec
 
-from joulewise.devices import Device, describe, quantities
+from joulewise.devices import Device, LoRa, describe, quantities
 from joulewise.quantities import Quantity
 
 
@@ -33,7 +34,15 @@ def check(device: Device) -> tuple[Finding, ...]:
         >>> [finding.text for finding in check(load_device("phone-lte-2021"))]
         ['the numbers are of different years, 2012 to 2021: ...']
     """
-    return (*_implausible(device), *_unpriced(device), *_absent(device), *_years(device))
+    wrong = dict(_implausible(device))
+    return (
+        *wrong.values(),
+        *_uneven(device, wrong.keys()),
+        *_powers(device, wrong.keys()),
+        *_unpriced(device),
+        *_absent(device),
+        *_years(device),
+    )
 
 
 class _Range(msgspec.Struct, frozen=True):
@@ -50,7 +59,8 @@ def _range(low: float, high: float, unit: str, scale: float, what: str) -> _Rang
 
 # The ends lie a factor of 2 to 10 outside of published figures, from sensor nodes to phones and boards.
 _SRAM = _range(0.005, 10, "pJ/bit", 1e-12, "energy per bit of on-chip memory")
-_DRAM = _range(1, 100, "pJ/bit", 1e-12, "energy per bit of DRAM")
+# From stacked DRAM at 3.9 to old low-power DRAM at 40: less than 64 times 1, so that an access of 64 bits stands out.
+_DRAM = _range(2, 50, "pJ/bit", 1e-12, "energy per bit of DRAM")
 _FLASH_READ = _range(0.1, 1e4, "pJ/bit", 1e-12, "energy per bit read from flash")
 _FLASH_WRITE = _range(0.01, 1e3, "nJ/bit", 1e-9, "energy per bit written to flash")
 _MARGINAL = _range(0.1, 1e7, "nJ/bit", 1e-9, "energy per bit of a link")
@@ -83,10 +93,40 @@ _RANGES = {
     "idle_power": _range(0.1, 1e8, "uW", 1e-6, "power of a device that waits"),
     "battery.capacity": _range(0.01, 1e3, "Wh", 3600, "energy of a battery"),
 }
+
+
+class _Radio(msgspec.Struct, frozen=True):
+    words: str
+    marginal: _Range
+    power: _Range
+
+
+def _kind(words: str, name: str, marginal: tuple[float, float], power_mw: tuple[float, float]) -> _Radio:
+    return _Radio(
+        words,
+        _range(*marginal, "nJ/bit", 1e-9, f"energy per bit of {name}"),
+        _range(*power_mw, "mW", 1e-3, f"the power of {name} that sends or receives"),
+    )
+
+
+# By a factor of 3 to 10 around published figures, in joules of the device, between chips at rest and whole phones.
+_RADIOS = (
+    _kind(r"\bble\b|bluetooth", "Bluetooth LE", (2, 300), (3, 150)),
+    _kind(r"802\.?15\.?4|zigbee|thread\b", "802.15.4", (15, 1500), (2, 300)),
+    _kind(r"wi-?fi|802\.11", "Wi-Fi", (1, 1000), (50, 1e4)),
+    _kind(r"\blte\b|\b5g\b|\b4g\b|\b3g\b|mobile network", "a mobile network", (1, 3000), (100, 1e4)),
+    _kind(r"nb-?iot|lte-?m\b", "NB-IoT or LTE-M", (300, 1e6), (50, 3000)),
+    _kind(r"ethernet", "Ethernet", (0.05, 50), (50, 2e4)),
+)
+_LORA = _kind(r"lora", "LoRa", (1e3, 1e7), (1, 1e3))
+_ANY_POWER = _range(0.1, 1e5, "mW", 1e-3, "the power of a link that sends or receives")
+
 BY_WATTS = "(--watts)"
 """In the source of a number that is a measured time multiplied by assumed watts of a whole device."""
 _MEASURED_WIDER = 30
 """Measured on a whole device, a bit of memory takes its share of the processor too."""
+_UNEVEN = 4
+"""How much dearer than reading writing may be in SRAM and DRAM, or the reverse: published figures differ by 2.3."""
 
 _SLIPS = (
     (1 / 8, "a figure per byte is written as one per bit"),
@@ -97,17 +137,70 @@ _SLIPS = (
 )
 
 
-def _implausible(device: Device) -> Iterator[Finding]:
+def _implausible(device: Device) -> Iterator[tuple[str, Finding]]:
+    """Numbers out of their range, by path."""
     if device.unit == "relative":
         return
     for path, quantity in quantities(device):
-        expected = _RANGES.get(path) or _RANGES.get(path.rpartition(".")[2])
+        expected = _expected(device, path)
         if expected is None:
             continue
         whole_device = quantity.kind == "measured" or BY_WATTS in quantity.source
         wider = _MEASURED_WIDER if whole_device and path.endswith((".read", ".write")) else 1
         if not expected.low <= quantity.si <= expected.high * wider:
-            yield Finding("warning", _implausible_text(path, quantity, expected))
+            yield path, Finding("warning", _implausible_text(path, quantity, expected))
+
+
+def _expected(device: Device, path: str) -> _Range | None:
+    last = path.rpartition(".")[2]
+    if last == "marginal" and (radio := _radio(device)) is not None:
+        return radio.marginal
+    return _RANGES.get(path) or _RANGES.get(last)
+
+
+def _uneven(device: Device, wrong: Set[str]) -> Iterator[Finding]:
+    """Levels in which reading and writing differ by more than they do: one of the two is in another unit."""
+    for name in ("sram", "dram", "flash"):
+        level = None if device.memory is None else getattr(device.memory, name)
+        if level is None or not wrong.isdisjoint({f"memory.{name}.read", f"memory.{name}.write"}):
+            continue
+        ratio = level.write.si / level.read.si
+        if name == "flash" and ratio < 1:
+            words = "writing flash takes less than reading it; check whether the two are swapped"
+            yield Finding("warning", f"memory.flash: {words}")
+        elif name != "flash" and not 1 / _UNEVEN <= ratio <= _UNEVEN:
+            words = f"write takes {ratio:.3g} times as much as read, expected 1/{_UNEVEN} to {_UNEVEN} times"
+            yield Finding("warning", f"memory.{name}: {words}; check the units of both")
+
+
+def _powers(device: Device, wrong: Set[str]) -> Iterator[Finding]:
+    """Energy per bit times bits per second is a power, which a radio of its kind draws or does not."""
+    link = device.link
+    if link is None or isinstance(link.up, LoRa):  # whose power is a number of its own
+        return
+    radio = _radio(device)
+    expected = _ANY_POWER if radio is None else radio.power
+    for name, direction in (("up", link.up), ("down", link.down)):
+        paths = {f"link.{name}.marginal", f"link.{name}.goodput"}
+        if direction is None or direction.goodput is None or not wrong.isdisjoint(paths):
+            continue
+        power = direction.marginal.si * direction.goodput.si
+        if not expected.low <= power <= expected.high:
+            low, high = expected.low / expected.scale, expected.high / expected.scale
+            yield Finding(
+                "warning",
+                f"link.{name}: marginal times goodput is {power / expected.scale:.3g} {expected.unit}, but "
+                f"{expected.what} is {low:g} to {high:g} {expected.unit}; one of the two is in another unit",
+            )
+
+
+def _radio(device: Device) -> _Radio | None:
+    """The kind of link, where name and description tell it and do not tell two."""
+    if device.link is not None and isinstance(device.link.up, LoRa):
+        return _LORA
+    text = f"{device.name} {device.description}".lower()
+    found = [radio for radio in _RADIOS if re.search(radio.words, text)]
+    return found[0] if len(found) == 1 else None
 
 
 def _implausible_text(path: str, quantity: Quantity, expected: _Range) -> str:
