@@ -1,4 +1,4 @@
-"""Make docs/explain.svg and the table of docs/explain.md: every shipped profile with three models.
+"""Make the figures and the table of docs/explain.md: every shipped profile with three models, and one round.
 
 Run it from anywhere: python docs/explain_profiles.py
 """
@@ -13,6 +13,7 @@ import numpy as np
 
 import joulewise as jw
 from joulewise.explain import explain
+from joulewise.explain_figure import draw
 from joulewise.explanation import Explanation
 from joulewise.ledger import MASK_TERMS, total
 from joulewise.modelfile import load_layout
@@ -44,6 +45,12 @@ def explanations() -> Iterator[tuple[str, Explanation]]:
         device = jw.load_device(name)
         for model, layout in layouts.items():
             yield model, explain(layout, device, DENSITY)
+
+
+def mixed_widths() -> Explanation:
+    """What the page draws as an example."""
+    bits = {"layer4.*": 8, "*": 32}
+    return explain(load_layout("resnet18"), jw.load_device("phone-lte-2021"), DENSITY, value_bits=bits)
 
 
 def table() -> str:
@@ -160,6 +167,7 @@ def main() -> None:
     _, _, after = rest.partition(END)
     page.write_text(before + BEGIN + table() + END + after, encoding="utf-8")
     figure().save(str(HERE / "explain.svg"))
+    draw(mixed_widths(), HERE / "explain-resnet18.svg", "resnet18")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import joulewise as jw
-from joulewise import cli
+from joulewise import cli, explain_figure
 from joulewise.explain import explain
 from joulewise.explanation import Explanation
 from joulewise.modelfile import load_layout
@@ -129,6 +129,19 @@ def test_a_figure_is_drawn(joule, model, tmp_path, ending):
     if ending == "svg":
         for text in (b"Share of parameters, cumulative", b"uplink", b"send buffer", b"linear"):
             assert text in content
+        for text in (b"model.npz on phone-lte-2021: matters", b"fixed", b"downlink", b"12.8", b"no mask touches it"):
+            assert text in content  # what hides the rest of the round hides most of its energy
+
+
+def test_the_bars_of_the_figure_are_the_charges_of_the_round(model, tmp_path):
+    layout = load_layout(str(tmp_path / model))
+    for name in jw.list_devices():
+        found = explain(layout, jw.load_device(name), 0.1)
+        bars = list(explain_figure._bars(found))
+        assert sum(bar["energy"] for bar in bars) == pytest.approx(sum(charge.energy for charge in found.round))
+        touched = [bar["energy"] for bar in bars if bar["part"] != explain_figure.UNTOUCHED]
+        if found.addressable is not None:
+            assert sum(touched) == pytest.approx(found.addressable * sum(charge.energy for charge in found.round))
 
 
 def test_relative_prices_are_shown_without_joules(joule, model):

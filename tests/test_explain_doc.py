@@ -28,9 +28,40 @@ def test_the_table_of_every_shipped_profile_is_what_the_script_makes(script, pag
     assert page.partition(script.BEGIN)[2].partition(script.END)[0] == script.table(), "run docs/explain_profiles.py"
 
 
+@pytest.fixture(scope="module")
+def found(script):
+    return [(model, one) for model, one in script.explanations()]
+
+
+def test_table_figure_and_verdict_do_not_contradict_each_other(script, found):
+    spreads, rounds = list(script.prices()), list(script.rounds())
+    assert len(spreads) == len(found) == 3 * len(script.jw.list_devices())
+    for (model, one), bar in zip(found, spreads, strict=True):
+        assert (bar["profile"], bar["model"], bar["saving"]) == (one.device, model, one.verdict.saving)
+        assert bar["high"] / bar["low"] == pytest.approx(one.price_ratio)
+        assert bar["dearest"] / bar["cheapest"] == pytest.approx(one.contrast)
+        # A saving needs prices that differ, and they are seen to differ.
+        assert one.verdict.saving <= 1 - bar["cheapest"] / bar["dearest"] + 1e-9
+        hidden = one.verdict.answer != "does not matter" and one.verdict.saving > 1 - bar["low"] / bar["high"]
+        assert ("The saving comes from the" in one.verdict.text) == hidden
+        parts = {
+            each["part"]: each["share"] for each in rounds if (each["profile"], each["model"]) == (one.device, model)
+        }
+        if one.addressable is not None:
+            assert sum(parts.values()) == pytest.approx(1)
+            assert parts["what a mask touches"] == pytest.approx(one.addressable)
+
+
+def test_savings_that_the_price_ratio_hides_are_told_with_the_few_that_make_them(found):
+    hidden = {(one.device, model) for model, one in found if "The saving comes from the" in one.verdict.text}
+    assert {("synthetic-kind-10", "cnn"), ("synthetic-residency-32", "cnn")} <= hidden
+    assert all(one.price_ratio == 1 < one.contrast for model, one in found if (one.device, model) in hidden)
+
+
 def test_the_figure_names_every_shipped_profile(script):
     drawn = (DOCS / "explain.svg").read_text(encoding="utf-8")
     assert all(name in drawn for name in script.jw.list_devices()), "run docs/explain_profiles.py"
+    assert all(part in drawn for part in (*script.PARTS, *script.models())), "run docs/explain_profiles.py"
 
 
 def test_the_next_word_model_is_mostly_an_embedding(script, page):

@@ -204,7 +204,9 @@ def test_a_pair_is_an_arm_exactly_if_it_is_legal(rule, budget, write):
         (arm,) = expand(load(write(text)))
         assert arm.compressor.budget == (None if rule is Dense else budget(1))
     else:
-        with pytest.raises(StudyError, match=f"{rule.__name__} does not take a {budget.__name__} budget; it takes"):
+        with pytest.raises(
+            StudyError, match=f"{rule.__name__} does not take a {budget.__name__.lower()} budget; it takes"
+        ):
             load(write(text))
 
 
@@ -350,7 +352,7 @@ MISTAKES = {
     ),
     "a density above 1": (
         "grid.density=[0.1, 2]",
-        "Density(fraction) must be between 0 and 1, but is 2.0 - at $.grid.density[1]",
+        "density must be between 0 and 1, but is 2.0 - at $.grid.density[1]",
     ),
     "a density that is text": (
         "grid.density=much",
@@ -358,7 +360,7 @@ MISTAKES = {
     ),
     "an amount below 0": (
         "grid.joules=[-1]",
-        "Joules(budget) must be finite and at least 0, but is -1.0 - at $.grid.joules[0]",
+        "joules must be finite and at least 0, but is -1.0 - at $.grid.joules[0]",
     ),
     "decay above 1": (
         "compressor.feedback={decay=3}",
@@ -397,7 +399,7 @@ MISTAKES = {
     ),
     "a rule and a budget that do not go together": (
         "grid.price=0.5",
-        "arm TopK with price=0.5: TopK does not take a Price budget; it takes Count, Density, Joules or Bytes; "
+        "arm TopK with price=0.5: TopK does not take a price budget; it takes count, density, joules or bytes; "
         "take one of them out, and list the arms that you mean one by one as [[arms]]",
     ),
     "feedback for an unbiased rule": (
@@ -406,7 +408,7 @@ MISTAKES = {
     ),
     "a rule without its budget": (
         "arms=[{rule='TopK'}]",
-        "arm TopK: TopK needs a budget: Count, Density, Joules or Bytes; add one, for example density = [0.01, 0.10]",
+        "arm TopK: TopK needs a budget: count, density, joules or bytes; add one, for example density = [0.01, 0.10]",
     ),
 }
 

@@ -112,9 +112,9 @@ def _kind(words: str, name: str, marginal: tuple[float, float], power_mw: tuple[
 # By a factor of 3 to 10 around published figures, in joules of the device, between chips at rest and whole phones.
 _RADIOS = (
     _kind(r"\bble\b|bluetooth", "Bluetooth LE", (2, 300), (3, 150)),
-    _kind(r"802\.?15\.?4|zigbee|thread\b", "802.15.4", (15, 1500), (2, 300)),
+    _kind(r"802\.?15\.?4|zigbee", "802.15.4", (15, 1500), (2, 300)),
     _kind(r"wi-?fi|802\.11", "Wi-Fi", (1, 1000), (50, 1e4)),
-    _kind(r"\blte\b|\b5g\b|\b4g\b|\b3g\b|mobile network", "a mobile network", (1, 3000), (100, 1e4)),
+    _kind(r"\blte\b(?!-?m\b)|\b5g\b|\b4g\b|\b3g\b|mobile network", "a mobile network", (1, 3000), (100, 1e4)),
     _kind(r"nb-?iot|lte-?m\b", "NB-IoT or LTE-M", (300, 1e6), (50, 3000)),
     _kind(r"ethernet", "Ethernet", (0.05, 50), (50, 2e4)),
 )

@@ -208,7 +208,7 @@ def _compressor(defaults: Defaults, choice: Choice) -> Compressor:
         if budget is None:
             advice = "add one, for example density = [0.01, 0.10] under [grid]"
         with_budget = f" with {labels.budget_text(budget)}" if budget else ""
-        raise StudyError(f"arm {labels.text(rule)}{with_budget}: {error}; {advice}") from None
+        raise StudyError(f"arm {labels.text(rule)}{with_budget}: {studyfile.in_keys(str(error))}; {advice}") from None
 
 
 def _assign(devices: str | Mapping[str, int], clients: int) -> tuple[str, ...]:

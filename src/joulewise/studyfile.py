@@ -29,7 +29,19 @@ BUDGETS: dict[str, tuple[str, str]] = {
 }
 """Shorthand of a budget: its record, and the field that holds the amount."""
 
+_RECORDS = "|".join(record for record, _ in BUDGETS.values())
+_RECORD = re.compile(rf"\b({_RECORDS})(\([a-z]+\))?(?= must| budget|,| or |;|$)")
 _NAMED = frozenset({"data", "model", "strategy", "partition", "rule"})
+
+
+def in_keys(message: str) -> str:
+    """A message about budgets with the keys of a study file, for the records that they make.
+
+    Example:
+        >>> in_keys("TopK does not take a Price budget; it takes Count, Density, Joules or Bytes")
+        'TopK does not take a price budget; it takes count, density, joules or bytes'
+    """
+    return _RECORD.sub(lambda found: found[1].lower(), message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,7 @@ def decode(source: Source, record: type[Record]) -> Record:
         fault = schema.fault(error, tables, record, {"budget": tuple(BUDGETS)})
     where = _typed(fault.where, typed)
     raise StudyError(
-        f"{source.file}: {fault.fact} - at {_place(source, where)}; {fault.hint or _advice(source, where)}"
+        f"{source.file}: {in_keys(fault.fact)} - at {_place(source, where)}; {fault.hint or _advice(source, where)}"
     )
 
 
