@@ -81,6 +81,8 @@ def main() -> NoReturn:
 
     Exit code 0: done; 1: it failed; 2: what was typed, or a file that the user wrote, is wrong; 130: Ctrl-C.
     """
+    if sys.stdout is None:  # closed, as by `>&-`: there is nobody to print to
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (until the end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # A terminal that knows no ± shows a question mark.
             stream.reconfigure(errors="replace")
