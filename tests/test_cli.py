@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 import time
 from functools import partial
 from pathlib import Path
@@ -324,6 +325,14 @@ def test_a_power_profile_of_android_becomes_a_device_that_passes_its_check(joule
     assert code == 1
     assert "--out new/phone.toml is there already; give another name, or --force" in err
     assert joule(*command, "--force")[0] == 0
+    written = tomllib.loads((folder / "new/phone.toml").read_text(encoding="utf-8"))
+    assert written["link"]["up"]["marginal"]["year"] == 2020
+    typed = ("devices", "import-android", "power_profile.xml", "--goodput", "1Mbit/s", "--out", "y.toml")
+    for year in ("1989", "2101"):
+        code, _, err = joule(*typed, "--year", year)
+        assert (code, f"--year is {year}, expected the year of the figures, from 1990 to" in err) == (2, True)
+    code, _, err = joule(*typed)
+    assert (code, "Missing option '--year'" in err) == (2, True)
     code, _, err = joule(
         "devices", "import-android", "absent.xml", "--goodput", "20Mbit/s", "--year", "2020", "--out", "x.toml"
     )

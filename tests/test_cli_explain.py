@@ -93,6 +93,23 @@ def test_output_that_cannot_be_written_is_no_defect_of_joulewise(tmp_path, model
     assert done.stderr == expected
 
 
+def test_a_closed_output_is_nobody_to_print_to(tmp_path, model):
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "joulewise", "explain", "--model", model, *LTE]
+    done = subprocess.run(
+        [*command, "--density", "0.1"], stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path, env=ENVIRONMENT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_training_is_charged_or_said_not_to_be(joule, model):
+    ways = ("--model", model, "--density", "0.1", "--macs", "1e9")
+    out = joule(*ways, "--device", "sbc-raspberry-pi-5-ethernet")[1]
+    assert "training 727 mJ" in out
+    assert "not charged" not in out
+    out = joule(*ways, *LTE)[1]
+    assert "note: the 1e+09 multiply-accumulates of training are not charged: device 'phone-lte-2021' does not" in out
+
+
 def test_an_update_gives_each_tensor_its_own_density(joule, model):
     rng = np.random.default_rng(0)
     conv, linear = rng.standard_normal((8, 4, 3, 3)), 1.3 * rng.standard_normal((10, 80))
