@@ -6,8 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-import tomllib
 import time
+import tomllib
 from functools import partial
 from pathlib import Path
 
