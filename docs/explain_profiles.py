@@ -17,7 +17,7 @@ from joulewise.explain_figure import draw
 from joulewise.explanation import Explanation
 from joulewise.ledger import MASK_TERMS, total
 from joulewise.modelfile import load_layout
-from joulewise.verdict import percent
+from joulewise.verdict import percent, saving_in_words
 
 HERE = Path(__file__).parent
 DENSITY = 0.01
@@ -63,7 +63,15 @@ def table() -> str:
         shares = ["-" if each is None else percent(each) for each in (found.addressable, found.addressable_dense)]
         ratios = (f"{found.price_ratio:.3f}", f"{found.contrast:.3f}")
         answer = found.verdict.answer + ("; the model does not fit" if found.misfits else "")
-        cells = (f"`{found.device}`", found.boundary, model, *ratios, *shares, percent(found.verdict.saving), answer)
+        cells = (
+            f"`{found.device}`",
+            found.boundary,
+            model,
+            *ratios,
+            *shares,
+            saving_in_words(found.verdict.saving),
+            answer,
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

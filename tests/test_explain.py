@@ -487,6 +487,7 @@ def test_without_the_link_neither_upload_nor_download_is_in_the_round():
     found = explain(SMALL, jw.load_device(LTE), density=0.5, boundary="memory")
     assert not {charge.term for charge in found.round if charge.energy} & {"downlink", "fixed", "whole"}
     assert set(found.total.terms) == {"send_buffer"}
+    assert (found.upload, found.upload_dense) == (None, None)
 
 
 # ---------------------------------------------------------------- flash

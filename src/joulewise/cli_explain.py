@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +17,7 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from joulewise.errors import ArgumentError, CostError
-from joulewise.terminal import Debug, empty_table, open_console, say
+from joulewise.terminal import Debug, empty_table, open_console, say, stdout_to_stderr
 
 if TYPE_CHECKING:
     from joulewise.explanation import Explanation, Part, PriceShare
@@ -93,7 +91,7 @@ def explain(
     if macs is not None and not math.isfinite(macs):
         raise ArgumentError(f"--macs is {macs:g}, expected a number of multiply-accumulates, such as 1e12")
     priced = load_device(device)
-    with _stdout_to_stderr():  # what the user's own code prints
+    with stdout_to_stderr():  # what the user's own code prints
         layout = load_layout(model, images)
     recorded = None if update is None else load_update(update, layout)
     with _as_typed():
@@ -117,24 +115,6 @@ def explain(
         _show(found, model)
         if figure is not None:
             say(f"figure: {figure}")
-
-
-@contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Standard output is for the record alone: what Python, C or a child process writes there goes to stderr."""
-    sys.stdout.flush()
-    try:
-        kept = os.dup(1)
-        os.dup2(2, 1)
-    except OSError:  # a closed stream
-        kept = None
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        if kept is not None:
-            os.dup2(kept, 1)
-            os.close(kept)
 
 
 @contextmanager
@@ -194,6 +174,8 @@ def energy(value: float, unit: str) -> str:
 
 
 def _show(found: Explanation, model: str) -> None:
+    from joulewise.verdict import saving_in_words
+
     screen = open_console()
     told = "one update" if found.law == "update" else "a typical update (one Laplace law for all tensors)"
     never = f", {found.never_sent:,} more are never sent" if found.never_sent else ""
@@ -208,7 +190,7 @@ def _show(found: Explanation, model: str) -> None:
     if found.changes:
         screen.print("What would change it:")
     for change in found.changes:
-        then = "" if change.saving is None else f": {change.answer} (predicted saving {_percent(change.saving)})"
+        then = "" if change.saving is None else f": {change.answer} (predicted saving {saving_in_words(change.saving)})"
         screen.print(Padding(f"- {escape(change.what)}{then}", (0, 0, 0, 2), expand=False))
 
 

@@ -259,7 +259,7 @@ def _addressable(charges: Sequence[Charge]) -> float | None:
 
 
 def _upload(source: Laplace | Recorded, pricing: _Pricing) -> Upload | None:
-    if pricing.device.link is None:
+    if pricing.device.link is None or pricing.boundary == "memory":
         return None
     return upload(pricing.device.link, _kept_bytes(source) + stored_bytes(pricing.layout.wholes))
 

@@ -10,7 +10,7 @@ from typing import Any
 from joulewise.errors import ArgumentError, MissingExtra, OutputError
 from joulewise.explanation import Explanation
 from joulewise.ledger import MASK_TERMS
-from joulewise.verdict import percent
+from joulewise.verdict import percent, saving_in_words
 
 FORMATS = (".svg", ".png", ".pdf")
 BLUE, LIGHT, GREY = "#0080c8", "#d6ebf7", "#9a9a9a"
@@ -61,7 +61,7 @@ def _styled(chart: Any) -> Any:
 
 def _title(alt: Any, found: Explanation, model: str) -> Any:
     verdict = found.verdict
-    saved = f"{verdict.rule} saves {percent(verdict.saving)} of what TopK pays for what it keeps"
+    saved = f"{verdict.rule} saves {saving_in_words(verdict.saving)} of what TopK pays for what it keeps"
     if verdict.round_saving is not None:
         saved += f", and {percent(verdict.round_saving)} of the round"
     ratios = f"nine in ten that TopK keeps within a factor of {found.price_ratio:.3f}, all within {found.contrast:.3f}"

@@ -87,7 +87,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         spread: the prices behind both, and the parameters outside of these points.
         fixed: energy once per reply, whatever is kept.
         dense: sending everything; None where the device has no link.
-        upload: sending what TopK keeps, and tensors that travel whole; None where the device has no link.
+        upload: sending what TopK keeps, and tensors that travel whole; None where no link is priced.
         upload_dense: the same when everything is sent.
         misfits: what of the model does not fit the memory in which it is said to lie.
         round: charges of one round in which TopK keeps `density`; bytes of its terms as priced.

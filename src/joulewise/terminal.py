@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Annotated
 
 import typer
@@ -32,3 +35,21 @@ def empty_table(*columns: str) -> Table:
 def say(text: str) -> None:
     """Print a line as it is."""
     open_console().print(text, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Standard output is for the record alone: what Python, C or a child process writes there goes to stderr."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # a closed stream
+        kept = None
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)

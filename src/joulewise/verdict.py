@@ -44,6 +44,18 @@ def answer_to(saving: float) -> Answer:
     return "does not matter" if saving < NOTICEABLE else "matters" if saving >= CLEAR else "matters little"
 
 
+def saving_in_words(saving: float) -> str:
+    """A saving as a percentage with one digit, or as many as tell its answer from the next.
+
+    Example:
+        >>> saving_in_words(0.2391), saving_in_words(0.04963), saving_in_words(0.00999)
+        ('23.9 %', '4.96 %', '0.999 %')
+    """
+    digits = (1, 2, 3, 4)
+    enough = (each for each in digits if answer_to(round(saving, each + 2)) == answer_to(saving))
+    return percent(saving, next(enough, digits[-1]))
+
+
 def judge(
     predictions: Sequence[Prediction],
     topk: Kept,
@@ -84,7 +96,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def _opening(answer: Answer, best: Prediction) -> str:
-    saved = f"{percent(best.equal_energy.saving)} of what TopK pays to keep the same mass"
+    saved = f"{saving_in_words(best.equal_energy.saving)} of what TopK pays to keep the same mass"
     if answer == "does not matter":
         return f"Weighing by price does not matter here: the best rule saves {saved}."
     return f"Weighing by price {answer} here: {best.rule} saves {saved}."
