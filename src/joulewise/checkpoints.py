@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from joulewise.errors import OutputError
+from joulewise.wholefile import replacing
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -49,19 +50,15 @@ def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], pace: Pace) -> Pace
     began = time.monotonic()
     if began < pace.due:
         return pace
-    temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             np.savez(file, allow_pickle=False, **arrays)
-        temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(
             f"cannot write checkpoint {path}: {reason}; mend that, then go on with --resume, nothing is lost"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return pace.after(began, time.monotonic())
 
 
