@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from joulewise import arrayfile
 from joulewise.errors import OutputError
-from joulewise.wholefile import replacing
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -52,8 +50,7 @@ def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], pace: Pace) -> Pace
         return pace
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            np.savez(file, allow_pickle=False, **arrays)
+        arrayfile.write(path, arrays)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(
@@ -75,9 +72,6 @@ def round_of(path: Path) -> int:
 
 def _read(path: Path, names: Sequence[str] | None) -> Arrays | None:
     try:
-        if not zipfile.is_zipfile(path):
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in (arrays.files if names is None else names)}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return arrayfile.read(path, names)
+    except OSError:
         return None
