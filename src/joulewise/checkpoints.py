@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from joulewise import arrayfile
+from joulewise import statefile
 from joulewise.errors import OutputError
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -50,7 +50,7 @@ def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], pace: Pace) -> Pace
         return pace
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrayfile.write(path, arrays)
+        statefile.write(path, arrays)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(
@@ -72,6 +72,6 @@ def round_of(path: Path) -> int:
 
 def _read(path: Path, names: Sequence[str] | None) -> Arrays | None:
     try:
-        return arrayfile.read(path, names)
+        return statefile.read(path, names)
     except OSError:
         return None

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
-from joulewise import arrayfile
+from joulewise import statefile
 from joulewise.compress import ClientState
 from joulewise.errors import StateError
 
@@ -133,7 +133,7 @@ class FileStore:
         """
         path = self._path(context)
         try:
-            arrays = arrayfile.read(path)
+            arrays = statefile.read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -154,7 +154,7 @@ class FileStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             first = not path.exists()
-            arrayfile.write(path, packed_state(state))
+            statefile.write(path, packed_state(state))
             if first:
                 self._forget(context)
         except OSError as error:
