@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from joulewise import statefile
 from joulewise.errors import OutputError
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -49,19 +48,14 @@ def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], pace: Pace) -> Pace
     began = time.monotonic()
     if began < pace.due:
         return pace
-    temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        temporary.replace(path)
+        statefile.write(path, arrays)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(
             f"cannot write checkpoint {path}: {reason}; mend that, then go on with --resume, nothing is lost"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return pace.after(began, time.monotonic())
 
 
@@ -78,9 +72,6 @@ def round_of(path: Path) -> int:
 
 def _read(path: Path, names: Sequence[str] | None) -> Arrays | None:
     try:
-        if not zipfile.is_zipfile(path):
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in (arrays.files if names is None else names)}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return statefile.read(path, names)
+    except OSError:
         return None

@@ -13,6 +13,7 @@ import msgspec
 from joulewise.errors import OutputError
 from joulewise.meters import Meter, Reading, noted
 from joulewise.results import Row
+from joulewise.wholefile import replacing
 
 FILE_NAME = "meters.json"
 
@@ -94,12 +95,8 @@ def read(folder: str | Path) -> tuple[Part, ...]:
 
 
 def _write(path: Path, parts: Parts) -> None:
-    temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(parts), indent=2) + b"\n")
-        temporary.replace(path)
+        with replacing(path) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(parts), indent=2) + b"\n")
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; free some space") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

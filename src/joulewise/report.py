@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -17,6 +16,7 @@ from joulewise.page import AXES, SCALES, Provenance
 from joulewise.results import Row
 from joulewise.summary import summary
 from joulewise.tables import table
+from joulewise.wholefile import replacing
 
 __all__ = ["summary", "table", "write"]
 
@@ -114,14 +114,8 @@ def _save(spec: Spec, stem: Path) -> tuple[Path, ...]:
 
 
 def _put(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a disk that fills up leaves what was there before."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(content)
 
 
 @cache

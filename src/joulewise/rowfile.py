@@ -13,7 +13,6 @@ import gzip
 import os
 import shutil
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import msgspec
 
 from joulewise.errors import OutputError
 from joulewise.results import Row
+from joulewise.wholefile import replacing
 
 if sys.platform != "win32":  # without file locks, one process at a time may write to a row file
     import fcntl
@@ -42,6 +42,7 @@ def append(path: str | Path, row: Row) -> None:
             permission); the rows in the file are then as they were before.
 
     Example:
+        >>> import tempfile
         >>> from joulewise.results import Origin, ServerResult, Timing
         >>> origin = Origin(versions={"joulewise": "0.1"}, commit=None, machine="laptop", threads=1)
         >>> timing = Timing(seconds=0.5, started="2026-01-31T12:00:00Z")
@@ -76,18 +77,6 @@ def read(path: str | Path) -> tuple[Row, ...]:
     return tuple(_row(line, path, number) for number, line in enumerate(lines, start=1))
 
 
-def truncate_tail(path: str | Path) -> None:
-    """Cut a half-written last line off a file; a file that is missing or whole stays as it is.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    if not Path(path).exists():
-        return
-    with _explained("write", path), _locked(path, os.O_RDWR) as file:
-        _cut_tail(file)
-
-
 def keep(path: str | Path, predicate: Callable[[Row], bool]) -> int:
     """Drop the rows for which `predicate` is false; the file changes in one step or not at all.
 
@@ -104,7 +93,9 @@ def keep(path: str | Path, predicate: Callable[[Row], bool]) -> int:
         kept = [line for number, line in enumerate(lines, start=1) if predicate(_row(line, path, number))]
         _cut_tail(file)
         if len(kept) < len(lines):
-            _replace(path, b"".join(kept))
+            with replacing(path) as whole:
+                whole.write(b"".join(kept))
+                shutil.copymode(path, whole.name)
     return len(lines) - len(kept)
 
 
@@ -175,21 +166,6 @@ def _write_whole(file: int, line: bytes) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError:
         os.ftruncate(file, size)
-        raise
-
-
-def _replace(path: Path, content: bytes) -> None:
-    target = path.resolve()  # a link stays a link
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(target, temporary)
-        Path(temporary).replace(target)
-    except OSError:
-        Path(temporary).unlink()
         raise
 
 

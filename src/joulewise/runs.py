@@ -22,6 +22,7 @@ from joulewise.meters import Meter
 from joulewise.results import Row
 from joulewise.study import Study, expand
 from joulewise.task import Diverged, Federate, Setup, Task, origin_of, perform
+from joulewise.wholefile import replacing
 
 STUDY_FILE = "study.json"
 DEVICES_FILE = "devices.json"
@@ -191,18 +192,11 @@ def _bytes(path: Path) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; mend that or give another --out") from None
-    finally:
-        with contextlib.suppress(OSError):  # On a folder that cannot be written there is nothing to remove.
-            temporary.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- going on

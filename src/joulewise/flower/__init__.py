@@ -9,11 +9,11 @@ from joulewise.errors import MissingExtra
 try:
     from joulewise.flower.grid import SparseGrid
     from joulewise.flower.mod import Sparsify
-    from joulewise.flower.state import ContextStore, MemoryStore
+    from joulewise.flower.state import ContextStore, FileStore, MemoryStore
     from joulewise.flower.strategy import Sparse
 except ModuleNotFoundError as error:
     if error.name != "flwr":
         raise
     raise MissingExtra("flower", "Using joulewise in a Flower app") from error
 
-__all__ = ["ContextStore", "MemoryStore", "Sparse", "SparseGrid", "Sparsify"]
+__all__ = ["ContextStore", "FileStore", "MemoryStore", "Sparse", "SparseGrid", "Sparsify"]

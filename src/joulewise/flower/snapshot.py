@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from joulewise.compress import ClientState
 from joulewise.flower import wire
+from joulewise.flower.state import packed_state, unpacked_state
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -44,7 +45,7 @@ def pack(
     packed |= {f"model/{name}": array for name, array in wire.to_numpy(model).items()}
     packed |= {f"accepted/{partition}": np.array(sequence) for partition, sequence in accepted.items()}
     for partition, state in clients.items():
-        packed |= _pack_client(f"client/{partition}", state)
+        packed |= {f"client/{partition}/{name}": array for name, array in packed_state(state).items()}
     return packed | {f"strategy/{name}": value for name, value in attributes.items()}
 
 
@@ -62,7 +63,7 @@ def clients_of(packed: Mapping[str, npt.NDArray[Any]]) -> dict[int, ClientState]
     """State by partition."""
     states = _under(packed, "client/")
     partitions = sorted({int(name.split("/")[0]) for name in states})
-    return {partition: _unpack_client(_under(states, f"{partition}/")) for partition in partitions}
+    return {partition: unpacked_state(_under(states, f"{partition}/")) for partition in partitions}
 
 
 def restore(strategy: Strategy, packed: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -74,30 +75,6 @@ def restore(strategy: Strategy, packed: Mapping[str, npt.NDArray[Any]]) -> None:
 
 def _under(packed: Mapping[str, npt.NDArray[Any]], prefix: str) -> Arrays:
     return {name.removeprefix(prefix): value for name, value in packed.items() if name.startswith(prefix)}
-
-
-def _pack_client(prefix: str, state: ClientState) -> Arrays:
-    packed: Arrays = {
-        f"{prefix}/sequence": np.array(state.sequence),
-        f"{prefix}/run_id": np.array(state.run_id, np.uint64),
-        f"{prefix}/fingerprint": np.array(state.fingerprint, np.uint64),
-    }
-    if state.residual is not None:
-        packed[f"{prefix}/residual"] = state.residual
-    if state.pending is not None:
-        packed[f"{prefix}/pending"] = np.frombuffer(state.pending, np.uint8)
-    return packed
-
-
-def _unpack_client(packed: Arrays) -> ClientState:
-    pending = packed.get("pending")
-    return ClientState(
-        residual=packed.get("residual"),
-        pending=None if pending is None else pending.tobytes(),
-        sequence=int(packed["sequence"]),
-        run_id=int(packed["run_id"]),
-        fingerprint=int(packed["fingerprint"]),
-    )
 
 
 def _changed(strategy: Strategy, fresh: Strategy) -> Arrays | None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
+from joulewise import statefile
 from joulewise.compress import ClientState
+from joulewise.errors import StateError
 
 KEY = "joulewise.state"
 
@@ -52,7 +58,7 @@ class ContextStore:
     """States in Flower's `Context.state`: works on every engine, for models of modest size.
 
     Flower sends the state with every message inside one machine, holds it in memory and loses it when a
-    SuperNode restarts.
+    SuperNode restarts; `FileStore` does not.
     """
 
     def load(self, context: Context) -> ClientState | None:
@@ -87,3 +93,110 @@ class ContextStore:
                 "fingerprint": str(state.fingerprint),
             }
         )
+
+
+@dataclass(frozen=True, slots=True)
+class FileStore:
+    """States in files, one for each node and run: they survive a restart, a kill and a power cut.
+
+    A state is safe on the disk before its reply leaves. It takes 4 bytes for each parameter, the last payload, and
+    about a kilobyte; the states of a node's older runs are removed. A file that is damaged counts as lost, and the log
+    says so: what its node had not sent yet is lost with it.
+
+    Args:
+        folder: where the files lie; made when missing. Several nodes may share it.
+        runs: of how many runs of a node the states are kept.
+
+    Example:
+        >>> import tempfile
+        >>> from flwr.app import RecordDict
+        >>> context = Context(run_id=1, node_id=7, node_config={}, state=RecordDict(), run_config={})
+        >>> store = FileStore(tempfile.mkdtemp())
+        >>> store.save(context, ClientState(np.ones(3, np.float32), b"payload", sequence=3, run_id=1))
+        >>> found = store.load(context)
+        >>> found.residual.tolist(), found.pending, found.sequence
+        ([1.0, 1.0, 1.0], b'payload', 3)
+    """
+
+    folder: str | Path
+    runs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise StateError(f"FileStore(runs={self.runs}), but at least the state of 1 run has to be kept")
+
+    def load(self, context: Context) -> ClientState | None:
+        """The state of this node in this run; None at the start, or where its file is damaged.
+
+        Raises:
+            StateError: the file is there and cannot be read.
+        """
+        path = self._path(context)
+        try:
+            arrays = statefile.read(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"cannot read the state in {path}: {error.strerror or error}; mend that") from None
+        if arrays is None or not arrays.keys() >= {"sequence", "run_id", "fingerprint"}:
+            lost = "the state of node %d in %s is damaged: it is lost, and what was not sent yet with it"
+            logging.getLogger("joulewise").warning(lost, context.node_id, path)
+            return None
+        return unpacked_state(arrays)
+
+    def save(self, context: Context, state: ClientState) -> None:
+        """Keep the state in its file, whole or not at all, and remove those of older runs.
+
+        Raises:
+            StateError: it cannot be written (no space, no permission); the one before is still there.
+        """
+        path = self._path(context)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            first = not path.exists()
+            statefile.write(path, packed_state(state))
+            if first:
+                self._forget(context)
+        except OSError as error:
+            raise StateError(
+                f"cannot write the state to {path}: {error.strerror or error}; mend that, this node's reply is not sent"
+            ) from None
+
+    def _path(self, context: Context) -> Path:
+        return Path(self.folder) / f"node-{context.node_id}-run-{context.run_id}.npz"
+
+    def _forget(self, context: Context) -> None:
+        own = Path(self.folder).glob(f"node-{context.node_id}-run-*.npz")
+        newest = sorted(own, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in newest[self.runs :]:
+            path.unlink(missing_ok=True)
+
+
+def packed_state(state: ClientState) -> dict[str, npt.NDArray[Any]]:
+    """A client's state as named arrays: ``sequence``, ``run_id``, ``fingerprint``, and what else it has."""
+    packed: dict[str, npt.NDArray[Any]] = {
+        "sequence": np.array(state.sequence),
+        "run_id": np.array(state.run_id, np.uint64),
+        "fingerprint": np.array(state.fingerprint, np.uint64),
+    }
+    if state.residual is not None:
+        packed["residual"] = state.residual
+    if state.pending is not None:
+        packed["pending"] = np.frombuffer(state.pending, np.uint8)
+    return packed
+
+
+def unpacked_state(packed: Mapping[str, npt.NDArray[Any]]) -> ClientState:
+    """The inverse of `packed_state`.
+
+    Raises:
+        KeyError: an array is missing.
+    """
+    pending = packed.get("pending")
+    return ClientState(
+        residual=packed.get("residual"),
+        pending=None if pending is None else pending.tobytes(),
+        sequence=int(packed["sequence"]),
+        run_id=int(packed["run_id"]),
+        fingerprint=int(packed["fingerprint"]),
+    )

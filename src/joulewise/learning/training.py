@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.sgd import sgd
 
 from joulewise.errors import ComputeError, DataError
 from joulewise.learning.examples import Examples
@@ -89,9 +90,7 @@ def train(
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     received = [parameter.detach().clone() for parameter in parameters] if proximal_mu else []
     normalisations = [layer for layer in module.modules() if isinstance(layer, BATCH_NORMS)]
-    optimizer = torch.optim.SGD(
-        parameters, lr=training.learning_rate, momentum=training.momentum, weight_decay=training.weight_decay
-    )
+    velocities: list[torch.Tensor | None] = [None] * len(parameters)
     losses, sizes = [], []
     for _ in range(training.local_epochs):
         order = torch.from_numpy(rng.permutation(len(labels))).to(compute)
@@ -99,11 +98,10 @@ def train(
             for layer in normalisations:
                 layer.train(len(batch) > 1)
             loss = functional.cross_entropy(module(images[batch]), labels[batch])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            gradients = torch.autograd.grad(loss, parameters)
             if proximal_mu:
-                _pull(parameters, received, proximal_mu)
-            optimizer.step()
+                _pull(gradients, parameters, received, proximal_mu)
+            _step(parameters, gradients, velocities, training)
             losses.append(loss.detach())
             sizes.append(len(batch))
     # One transfer at the end: reading each loss would make a GPU wait in every step.
@@ -143,10 +141,37 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _pull(parameters: Sequence[nn.Parameter], received: Sequence[torch.Tensor], proximal_mu: float) -> None:
-    for parameter, start in zip(parameters, received, strict=True):
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - start, alpha=proximal_mu)
+@torch.no_grad()
+def _step(
+    parameters: list[nn.Parameter],
+    gradients: Sequence[torch.Tensor],
+    velocities: list[torch.Tensor | None],
+    training: Training,
+) -> None:
+    # The function beneath torch.optim.SGD: the class imports PyTorch's compiler, which takes seconds in every process.
+    sgd(
+        list(parameters),
+        list(gradients),
+        velocities,
+        weight_decay=training.weight_decay,
+        momentum=training.momentum,
+        lr=training.learning_rate,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        foreach=False,
+        fused=False,
+    )
+
+
+def _pull(
+    gradients: Sequence[torch.Tensor],
+    parameters: Sequence[nn.Parameter],
+    received: Sequence[torch.Tensor],
+    proximal_mu: float,
+) -> None:
+    for gradient, parameter, start in zip(gradients, parameters, received, strict=True):
+        gradient.add_(parameter.detach() - start, alpha=proximal_mu)
 
 
 def _place(module: nn.Module, compute: Compute) -> None:
