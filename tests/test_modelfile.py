@@ -1,5 +1,6 @@
 """Models and updates from names, files and users' code; and everything that a user may hand over by mistake."""
 
+import contextlib
 import io
 import pickle
 import sys
@@ -9,6 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import joulewise as jw
@@ -249,6 +252,38 @@ def test_a_tensor_too_large_to_address_is_refused():
     member("huge.npz", "w.npy", header.getvalue())
     with pytest.raises(ModelError, match=r"tensor 'w' has shape .* too large to address"):
         load_layout("huge.npz")
+
+
+@pytest.mark.parametrize("shape", [(-2, 3), (-2, -3)])
+def test_a_length_below_0_is_refused(shape):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    member("odd.npz", "w.npy", header.getvalue() + bytes(24))
+    with pytest.raises(ModelError, match=r"array 'w' has shape \(-2, -?3\), but no length is below 0"):
+        load_layout("odd.npz")
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_a_folder_is_no_file(folder, ending):
+    (folder / f"a.{ending}").mkdir()
+    with pytest.raises(ModelError, match=f"--model a.{ending} cannot be read: Is a directory; check the path"):
+        load_layout(f"a.{ending}")
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), ending=st.sampled_from(["npz", "safetensors"]))
+def test_no_bytes_bring_the_reader_of_models_down(tmp_path_factory, data, ending):
+    file = tmp_path_factory.mktemp("fuzz") / f"a.{ending}"
+    arrays = {"fc.weight": np.ones((4, 2), np.float32)}
+    np.savez(file, **arrays) if ending == "npz" else save_file(arrays, file)
+    content = bytearray(file.read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    file.write_bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
+    layout = jw.Layout.of(arrays)
+    for attempt in (lambda: load_layout(str(file)), lambda: load_update(str(file), layout)):
+        with contextlib.suppress(ModelError):  # or it is sound still
+            attempt()
 
 
 def test_a_missing_package_is_named(monkeypatch):

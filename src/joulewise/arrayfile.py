@@ -21,7 +21,8 @@ import numpy.typing as npt
 from joulewise.errors import MissingExtra, ModelError
 
 SAFETENSORS_TYPES = {"BOOL": "bool", "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
-DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError)  # RuntimeError: a file with a password
+# RuntimeError: a file with a password. The others are what broken headers lead to.
+DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OverflowError, RuntimeError)
 NPZ, SAFETENSORS = "write it with numpy.savez(FILE, **arrays)", "write it with save_file of safetensors"
 
 _STARTS = (
@@ -122,6 +123,8 @@ def _npy_header(file: Any, name: str, where: str) -> tuple[tuple[int, ...], np.d
         shape, _, dtype = reader(file)
     except ValueError as error:
         raise ModelError(f"{where}: {array!r} is not a NumPy array; {NPZ}") from error
+    if any(length < 0 for length in shape):
+        raise ModelError(f"{where}: array {array!r} has shape {shape}, but no length is below 0; write the file again")
     if dtype.hasobject:
         raise ModelError(
             f"{where}: array {array!r} holds Python objects, which would have to be unpickled, and joulewise never "
@@ -146,7 +149,8 @@ def safetensors_headers(path: str) -> dict[str, Header]:
             slices = {name: file.get_slice(name) for name in file.offset_keys()}
             return {name: Header(tuple(part.get_shape()), _type_of(part.get_dtype())) for name, part in slices.items()}
     except OSError as error:
-        raise ModelError(f"--model {path} cannot be read: {error.strerror or error}; check the path") from error
+        why = "Is a directory" if Path(path).is_dir() else error.strerror or error
+        raise ModelError(f"--model {path} cannot be read: {why}; check the path") from error
     except safetensors.SafetensorError as error:
         what = "is damaged or no .safetensors file" if Path(path).stat().st_size else "is empty"
         raise ModelError(f"--model {path} {what}; {SAFETENSORS}") from error
