@@ -82,7 +82,7 @@ PARTS = {
     "tensors sent whole": ("whole",),
     "waking the radio": ("fixed",),
     "receiving the model": ("downlink",),
-    "memory": ("selection", "memory_update"),
+    "memory": (),  # and whatever else a profile prices
 }
 COLOURS = ("#0080c8", "#c45aa0", "#d58e00", "#9a9a9a", "#d9d9d9")
 
@@ -101,9 +101,11 @@ def rounds() -> Iterator[dict[str, Any]]:
     for model, found in explanations():
         if found.unit != "J":
             continue
-        spent = total(found.round)
-        for part, terms in PARTS.items():
-            share = total(charge for charge in found.round if charge.term in terms) / spent
+        spent = dict.fromkeys(PARTS, 0.0)
+        for charge in found.round:
+            spent[next((part for part, terms in PARTS.items() if charge.term in terms), "memory")] += charge.energy
+        for part, energy in spent.items():
+            share = energy / total(found.round)
             yield {"profile": found.device, "model": model, "part": part, "share": share}
 
 
