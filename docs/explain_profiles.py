@@ -6,6 +6,7 @@ Run it from anywhere: python docs/explain_profiles.py
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,15 @@ def models() -> dict[str, jw.Layout]:
     return {"cnn": load_layout("cnn"), "resnet18": load_layout("resnet18"), "next-word": jw.Layout.of(next_word)}
 
 
-def explanations() -> Iterator[tuple[str, Explanation]]:
+@cache
+def explanations() -> tuple[tuple[str, Explanation], ...]:
     """Every shipped profile with every model."""
     layouts = models()
-    for name in jw.list_devices():
-        device = jw.load_device(name)
-        for model, layout in layouts.items():
-            yield model, explain(layout, device, DENSITY)
+    return tuple(
+        (model, explain(layout, jw.load_device(name), DENSITY))
+        for name in jw.list_devices()
+        for model, layout in layouts.items()
+    )
 
 
 def mixed_widths() -> Explanation:
