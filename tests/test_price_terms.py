@@ -16,7 +16,7 @@ from joulewise.devices import Direction, Link, Memory, list_devices, load_device
 from joulewise.errors import CostError
 from joulewise.layout import Layout, Tensor
 from joulewise.ledger import addressable, round_charges, total
-from joulewise.message import Brief
+from joulewise.marginal import marginal_prices
 from joulewise.prices import price
 from joulewise.quantities import EnergyPerBit, EnergyPerOperation, Factor, Power, Rate, Size
 from joulewise.residency import traffic, working_levels
@@ -264,7 +264,7 @@ def test_the_first_estimate_is_a_fixed_point_of_densities_and_prices(seed, share
     a = (rng.standard_normal(layout.n) * scales).astype(np.float32)
     costs = price(layout, PHONE)
     budget = Joules(share * float(costs.per_kept @ layout.sizes))
-    priced = Brief(a, costs, CWMP(), budget)._priced(budget, None)
+    priced = marginal_prices(a, costs, CWMP(), budget, "float32")
     counts = layout.counts(select(a, priced, TopK(), budget).indices)
     density = np.minimum(np.maximum(counts, 0.5) / layout.sizes, 0.5)
     assert priced.bits_per_kept == pytest.approx(26 + np.log2((1 - density) / density), abs=0.03)

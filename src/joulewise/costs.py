@@ -84,14 +84,46 @@ class Block:
         # Where every coordinate of a block is kept, nothing is left to add but the rounding of its parts.
         return math.fsum(np.maximum(whole - self.included * counts, 0.0).tolist())
 
+    def along(self, indices: npt.NDArray[np.uint32], ranked: npt.NDArray[np.int64], layout: Layout) -> Floats:
+        """What the blocks add for each coordinate of an order: the first in a block pays for the block.
+
+        Args:
+            indices: uint32[k], ascending.
+            ranked: int64[k], places in `indices`, in the order in which they are kept.
+            layout: the tensors.
+
+        Returns:
+            float64[k], in that order. The sum over the first of them is the `energy` of keeping those.
+
+        Example:
+            >>> line = Block("cache_lines", np.array([4]), np.array([8.0]), np.array([2.0]))
+            >>> line.along(np.array([0, 1, 5], np.uint32), np.array([1, 2, 0]), Layout.single(8)).tolist()
+            [6.0, 6.0, -2.0]
+        """
+        tensor, first = self._firsts(indices, layout, layout.counts(indices))
+        added = -self.included[tensor][ranked]
+        if len(ranked):
+            place = np.empty(len(ranked), np.int64)
+            place[ranked] = np.arange(len(ranked))
+            starts = np.flatnonzero(first)
+            added[np.minimum.reduceat(place, starts)] += self.per_touched[tensor[starts]]
+        return added
+
     def _touched(
         self, indices: npt.NDArray[np.uint32], layout: Layout, counts: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
+        tensor, first = self._firsts(indices, layout, counts)
+        return np.bincount(tensor[first], minlength=len(counts))
+
+    def _firsts(
+        self, indices: npt.NDArray[np.uint32], layout: Layout, counts: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The tensor of each of the ascending indices, and whether it is the first of them in its block."""
         tensor = np.repeat(np.arange(len(counts)), counts)
         block = (indices - layout.offsets[tensor]) // self.elements[tensor]
         first = np.ones(len(block), dtype=bool)
         first[1:] = (block[1:] != block[:-1]) | (tensor[1:] != tensor[:-1])
-        return np.bincount(tensor[first], minlength=len(counts))
+        return tensor, first
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -146,7 +146,7 @@ class Sparsify:
             kept_by_tensor=tuple(layout.counts(sent.selection.indices).tolist()),
             parameters=layout.n,
             delta=sent.selection.delta,
-            contrast=costs.contrast,
+            contrast=sent.contrast,
             loss=_metric(reply, "train-loss"),
         )
         wire.write(reply.content, wire.Reply(sent.payload, sent.state.sequence, result, remembers))
@@ -165,7 +165,10 @@ class Sparsify:
 
 @lru_cache(maxsize=64)
 def priced(layout: Layout, device: Device, compressor: Compressor, boundary: Boundary) -> Costs:
-    """Prices of a model on a device, at the density that the compressor's budget implies, if it does."""
+    """Prices of a model on a device, at one density of all tensors, the one that the compressor's budget implies.
+
+    Those that depend on bits the compressor takes to each tensor's own density in each update.
+    """
     budget = compressor.budget
     count = budget.count(layout.n) if isinstance(budget, Count | Density) else 0.01 * layout.n
     density = min(1.0, max(count, 1.0) / max(layout.n, 1))
