@@ -19,6 +19,7 @@ from joulewise.flower import wire
 from joulewise.flower.state import AbstractStore, ContextStore
 from joulewise.layout import Arrays, Kind, Layout
 from joulewise.ledger import round_charges
+from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
 from joulewise.results import ClientResult
 from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule
@@ -136,6 +137,7 @@ class Sparsify:
             multiply_accumulates=None if trained is None else trained * examples,
             remembers=remembers,
             boundary=self._boundary,
+            rewritten=rewriting(costs, sent.selection.indices),
         )
         result = ClientResult(
             partition=partition,
