@@ -7,7 +7,7 @@ What was sent and what was kept is what there was: ``decode(payload) + r' = a``,
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -46,7 +46,7 @@ class ErrorFeedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not 0 <= self.decay <= 1:
             raise RuleError(f"ErrorFeedback(decay) must be between 0 and 1, but is {self.decay}")
-        if self.clip is not None and not 0 < self.clip < math.inf:
+        if self.clip is not None and not 0 < self.clip <= sys.float_info.max:
             raise RuleError(f"ErrorFeedback(clip) must be finite and above 0, but is {self.clip}")
 
     def carry(self, residual: Vector, update: Vector) -> Vector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import msgspec
 
@@ -94,7 +95,7 @@ def check_amounts(**amounts: float | None) -> None:
         CostError: naming it.
     """
     for name, amount in amounts.items():
-        if amount is not None and not 0 <= amount < math.inf:
+        if amount is not None and not 0 <= amount <= sys.float_info.max:
             raise CostError(
                 f"{name} is {amount}, expected a finite number of at least 0, or None where it is not known"
             )

@@ -260,9 +260,9 @@ def _notes(costs: Costs, device: Device, charges: Sequence[Charge]) -> Iterator[
         yield f"not in the round, so that the addressable share is an upper bound: {', '.join(missing)}"
     if "flash_update" in terms:
         yield (
-            f"the model that arrives is written to flash whole, whatever is kept: {terms['flash_update']:.3g} J of that "
-            "are in the round, the rest in what the kept coordinates pay; only a server that sends nothing but what "
-            "changed would let a mask save it"
+            "the model that arrives is written to flash whole, whatever is kept: of that, "
+            f"{terms['flash_update']:.3g} J are in the round and the rest in what the kept coordinates pay; "
+            "only a server that sends nothing but what changed would let a mask save it"
         )
     if terms.get("blocks", 0.0) > terms["kept"]:
         yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
@@ -95,7 +96,7 @@ def price(  # noqa: PLR0913 (one place for all that a price depends on)
     _check_choices(boundary=(boundary, Boundary), update=(update, Update), optimizer=(optimizer, Optimizer))
     values = bits_of("value_bits", value_bits, layout)
     bits = values + index_bits(_densities(density, layout))
-    if not 0 <= fan_out < math.inf:
+    if not 0 <= fan_out <= sys.float_info.max:
         raise CostError(f"fan_out is {fan_out}, expected a finite number of receivers of at least 0")
     if device.prices is not None:
         pruned = update if update == "gradient" else None

@@ -1,13 +1,14 @@
 """Numbers with a unit and an origin: the leaves of a device profile.
 
 Units are read strictly: a prefix and a unit, or two of them with ``/`` between, in the spelling of the SI
-(``pJ/bit``, ``nJ/byte``, ``Mbit/s``, ``KiB``, ``Wh``). A unit of another dimension is refused, so that energy
+(``pJ/bit``, ``nJ/byte``, ``Mbit/s``, ``KiB``, ``Wh``); names and plurals (``joules``, ``bits``) are refused. A unit of another dimension is refused, so that energy
 per access cannot stand where energy per bit is due.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
@@ -50,6 +51,9 @@ byte = 8 * bit = B
 hertz = 1 / second = Hz
 """
 
+# pint also takes names, plurals and mixtures (joules, kiloJ, bits), which only make a slip harder to see.
+_SYMBOL = re.compile(r"(?:[fpnumkMGTPµ]|[KMG]i)?(?:J|Wh|W|s|Hz|bit|byte|B)")
+
 _WORDS: Mapping[Dimension, str] = {
     (("[energy]", 1),): "energy (J)",
     (("[energy]", 1), ("[information]", -1)): "energy per bit (J/bit)",
@@ -72,7 +76,8 @@ class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         year: of the source.
 
     Raises:
-        ValueError: the unit is unknown or of another dimension, the number is out of range, or the source is empty.
+        ValueError: the unit is unknown or of another dimension, the number is out of range, or the source is empty or
+            holds control characters.
     """
 
     dimension: ClassVar[Dimension] = ()
@@ -96,6 +101,7 @@ class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if not self.source.strip():
             raise ValueError("`source` is empty, expected where the number comes from")
+        check_text("source", self.source)
 
     @property
     def si(self) -> float:
@@ -261,6 +267,25 @@ def parse(text: str, dimension: type[Kind], source: str, year: int, kind: Eviden
     return dimension(value, found[2], kind, source, year)
 
 
+def check_text(field: str, text: str) -> None:
+    """Refuse what would steer a terminal instead of being read: control characters other than line breaks and tabs.
+
+    Raises:
+        ValueError: naming the field and the first of them.
+
+    Example:
+        >>> check_text("source", "a table, p. 3")
+    """
+    wrong = next((each for each in text if unicodedata.category(each) == "Cc" and each not in "\n\t"), None)
+    wrong = wrong or next((each for each in text if each in _TURNS), None)
+    if wrong is not None:
+        raise ValueError(f"`{field}` holds the control character {wrong!a}, expected text for a reader; take it out")
+
+
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that turn the direction of text, so that a reader sees another order than there is."""
+
+
 @lru_cache(maxsize=1)
 def _registry() -> pint.UnitRegistry[Fraction]:
     import pint  # noqa: PLC0415 (takes half a second: only where a profile is read, never at `import joulewise`)
@@ -289,6 +314,9 @@ def _read(unit: str, examples: tuple[str, ...]) -> tuple[float, Dimension]:
         raise ValueError(f"`unit` is {unit!r}, but there is no unit {name!r}; {hint}{_meant(name)}") from None
     except Exception as error:  # pint raises errors of several modules for malformed text
         raise ValueError(f"`unit` is {unit!r}, which is no unit; {hint}") from error
+    if not all(_SYMBOL.fullmatch(name) for name in unit.split("/")):
+        short = f"{parsed:~}".replace(" ", "").replace("µ", "u")
+        raise ValueError(f"`unit` is {unit!r}, but units are written by their symbols; write {short!r}")
     return float(Fraction(str(factor))), tuple(sorted(powers.items()))
 
 
