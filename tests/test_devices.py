@@ -467,6 +467,11 @@ def test_text_that_would_steer_a_terminal_is_refused_and_never_reaches_one(tmp_p
     assert character not in str(caught.value)
 
 
+def test_a_key_of_a_five_hundred_parts_is_unknown_and_no_defect(tmp_path):
+    with pytest.raises(ProfileError, match="unknown key"):
+        load_device(write(tmp_path, ".".join("a" * 500) + " = 1\n" + RADIO))
+
+
 def test_a_line_break_in_a_source_is_text(tmp_path):
     assert "\n" in describe(load_device(write(tmp_path, RADIO.replace('"a test"', '"a\\ntest"'))))[0].source
 

@@ -24,7 +24,7 @@ from joulewise.hardware import Level as Level
 from joulewise.hardware import Link as Link
 from joulewise.hardware import Memory as Memory
 from joulewise.lora import LoRa as LoRa
-from joulewise.quantities import Evidence, Power, Quantity, Relative, Share, check_text
+from joulewise.quantities import Evidence, Power, Quantity, Relative, Share
 
 Unit = Literal["J", "relative"]
 """The unit of account of prices: joules, or relative prices that must never be called joules."""
@@ -69,7 +69,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         battery: what it runs on (unit ``J``).
 
     Raises:
-        ValueError: the parts do not go with the unit, or a text holds control characters.
+        ValueError: the parts do not go with the unit.
     """
 
     schema: Literal[1]
@@ -84,8 +84,6 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     battery: Battery | None = None
 
     def __post_init__(self) -> None:
-        check_text("name", self.name)
-        check_text("description", self.description)
         priced = self.memory is not None or self.link is not None
         physical = priced or any(part is not None for part in (self.compute, self.idle_power, self.battery))
         if self.unit == "J" and (self.prices is not None or not priced):
@@ -233,6 +231,7 @@ def _fields(part: msgspec.Struct) -> tuple[str, ...]:
 
 def _decode(content: bytes, file: str) -> Device:
     raw = profilefile.tables(content, file)
+    profilefile.check_texts(raw, file)
     _name_direction(raw)
     try:
         return msgspec.convert(raw, Device)

@@ -1,14 +1,13 @@
 """Numbers with a unit and an origin: the leaves of a device profile.
 
 Units are read strictly: a prefix and a unit, or two of them with ``/`` between, in the spelling of the SI
-(``pJ/bit``, ``nJ/byte``, ``Mbit/s``, ``KiB``, ``Wh``); names and plurals (``joules``, ``bits``) are refused. A unit of another dimension is refused, so that energy
-per access cannot stand where energy per bit is due.
+(``pJ/bit``, ``nJ/byte``, ``Mbit/s``, ``KiB``, ``Wh``); names and plurals (``joules``, ``bits``) are refused. A unit of
+another dimension is refused, so that energy per access cannot stand where energy per bit is due.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
@@ -76,8 +75,7 @@ class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         year: of the source.
 
     Raises:
-        ValueError: the unit is unknown or of another dimension, the number is out of range, or the source is empty or
-            holds control characters.
+        ValueError: the unit is unknown or of another dimension, the number is out of range, or the source is empty.
     """
 
     dimension: ClassVar[Dimension] = ()
@@ -101,7 +99,6 @@ class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if not self.source.strip():
             raise ValueError("`source` is empty, expected where the number comes from")
-        check_text("source", self.source)
 
     @property
     def si(self) -> float:
@@ -265,25 +262,6 @@ def parse(text: str, dimension: type[Kind], source: str, year: int, kind: Eviden
     if found is None or value is None:
         raise ValueError(f"expected a number and a unit, such as 20{dimension.units[-1]}, got {text!r}")
     return dimension(value, found[2], kind, source, year)
-
-
-def check_text(field: str, text: str) -> None:
-    """Refuse what would steer a terminal instead of being read: control characters other than line breaks and tabs.
-
-    Raises:
-        ValueError: naming the field and the first of them.
-
-    Example:
-        >>> check_text("source", "a table, p. 3")
-    """
-    wrong = next((each for each in text if unicodedata.category(each) == "Cc" and each not in "\n\t"), None)
-    wrong = wrong or next((each for each in text if each in _TURNS), None)
-    if wrong is not None:
-        raise ValueError(f"`{field}` holds the control character {wrong!a}, expected text for a reader; take it out")
-
-
-_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Characters that turn the direction of text, so that a reader sees another order than there is."""
 
 
 @lru_cache(maxsize=1)

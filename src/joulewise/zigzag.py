@@ -46,15 +46,6 @@ def read(path: Path, dram: str | None, sram: str | None, *, name: str, year: int
     """
     content = profilefile.read(path)
     source = _Source(str(path), f"{path.name} (SHA-256 {hashlib.sha256(content).hexdigest()[:12]})", year)
-    try:
-        return _imported(content, source, dram, sram, name)
-    except ProfileError:
-        raise
-    except ValueError as error:
-        raise ProfileError(f"device file {source.file!r}: {error}") from None
-
-
-def _imported(content: bytes, source: _Source, dram: str | None, sram: str | None, name: str) -> Imported:
     tables = _load(content, source)
     memories = {key: value for key, value in tables["memories"].items() if isinstance(value, dict)}
     main = _chosen(memories, dram, "--dram", source) or _main(memories)
@@ -68,14 +59,11 @@ def _imported(content: bytes, source: _Source, dram: str | None, sram: str | Non
     compute, notes = _compute(tables, source)
     left = sorted(set(memories) - {main, near})
     notes += [f"memories that are left out: {', '.join(left)}"] if left else []
-    file, chosen = (
-        Path(source.file).name,
-        ", ".join(f"{kind} is {key!r}" for kind, key in (("dram", main), ("sram", near)) if key),
-    )
+    chosen = ", ".join(f"{kind} is {key!r}" for kind, key in (("dram", main), ("sram", near)) if key)
     device = Device(
         schema=1,
         name=name,
-        description=f"An accelerator from {file}, an input of the open model ZigZag; {chosen}. No link.",
+        description=f"An accelerator from {path.name}, an input of the open model ZigZag; {chosen}. No link.",
         unit="J",
         memory=memory,
         compute=compute,
