@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulewise import cli
 from joulewise.devices import Device, describe, list_devices, load_device, user_devices
 from joulewise.errors import ProfileError
 from joulewise.plausible import check
@@ -521,8 +522,69 @@ def test_a_device_that_is_written_out_loads_as_it_was(name, tmp_path):
 
 def test_text_that_toml_would_trip_over_is_written_out_safely(tmp_path):
     device = load_device("synthetic-residency-32")
-    hard = msgspec.structs.replace(device, description='a "quote", a \\ and \x7f \x00 \n \u00e9 \U0001f600')
+    hard = msgspec.structs.replace(device, description='a "quote", a \\ and \t \n \u00e9 \U0001f600')
     assert load_device(write(tmp_path, dumps(hard))) == hard
+    assert tomllib.loads(dumps(Written("\x7f \x00 \x1b \u202e"))) == {"text": "\x7f \x00 \x1b \u202e"}
+
+
+class Written(msgspec.Struct):
+    text: str
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\x00", "\x07", "\x7f", "\x9b", "\r", "\u202e"])
+@pytest.mark.parametrize("field", ["source", "name", "description"])
+def test_text_that_would_steer_a_terminal_is_refused_and_never_reaches_one(tmp_path, character, field):
+    was = {"source": '"a test"', "name": '"radio"', "description": '"A radio."'}[field]
+    text = RADIO.replace(was, f'"good \\u{ord(character):04x}[31m"')
+    with pytest.raises(ProfileError, match=f"{field}.* holds the control character '.*'.*; take it out") as caught:
+        load_device(write(tmp_path, text))
+    assert character not in str(caught.value)
+
+
+def test_a_key_of_a_five_hundred_parts_is_unknown_and_no_defect(tmp_path):
+    with pytest.raises(ProfileError, match="unknown key"):
+        load_device(write(tmp_path, ".".join("a" * 500) + " = 1\n" + RADIO))
+
+
+def test_a_line_break_in_a_source_is_text(tmp_path):
+    assert "\n" in describe(load_device(write(tmp_path, RADIO.replace('"a test"', '"a\\ntest"'))))[0].source
+
+
+def test_control_characters_in_keys_are_written_out_in_the_terminal(tmp_path, capsys, monkeypatch):
+    path = write(tmp_path, RADIO + '"\\u001b[31mlink" = 1\n')
+    monkeypatch.setattr(sys, "argv", ["joulewise", "devices", "show", str(path)])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    shown = capsys.readouterr()
+    assert done.value.code == 2
+    assert "\x1b" not in shown.out + shown.err
+    assert r"\x1b[31mlink" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("unit", "dimension", "write"),
+    [
+        ("joules", Energy, "J"),
+        ("joule", Energy, "J"),
+        ("kilojoule", Energy, "kJ"),
+        ("kJoule", Energy, None),
+        ("watt_hours", Energy, "Wh"),
+        ("pJ/bits", EnergyPerBit, "pJ/bit"),
+        ("picojoule/bit", EnergyPerBit, "pJ/bit"),
+        ("bits/s", Rate, "bit/s"),
+        ("Mbits/second", Rate, "Mbit/s"),
+        ("bytes", Size, "B"),
+        ("milliwatts", Power, "mW"),
+        ("hertz", Frequency, "Hz"),
+        ("seconds", Duration, "s"),
+    ],
+)
+def test_units_are_written_by_their_symbols_and_other_spellings_say_which(unit, dimension, write):
+    words = "no unit" if write is None else f"'{unit}', but units are written by their symbols; write '{write}'"
+    with pytest.raises(msgspec.ValidationError, match=words):
+        quantity(dimension, 1.0, unit)
+    if write is not None:
+        assert quantity(dimension, 1.0, write).si > 0
 
 
 def test_importing_joulewise_loads_no_unit_library():

@@ -15,7 +15,6 @@ from joulewise.errors import CostError, UpdateError
 from joulewise.explain import explain
 from joulewise.explanation import Explanation
 from joulewise.learning import models
-from joulewise.persistence import in_ram
 from joulewise.saving import Laplace, Recorded
 from joulewise.spread import spread
 
@@ -547,7 +546,7 @@ def test_a_shipped_profile_with_weights_partly_in_flash_turns_the_verdict(resnet
 
 
 def test_a_message_is_charged_no_flash_for_tensors_in_ram():
-    costs = in_ram(jw.price(SMALL, flash_device(), density=0.1), ["conv.weight"])
+    costs = jw.price(SMALL, flash_device(), density=0.1, in_ram=["conv.weight"])
     update = np.concatenate([np.ones(72), np.zeros(136)]).astype(np.float32)
     sent = jw.Compressor(jw.CWMP(), jw.Density(0.1)).compress(update, None, costs)
     charges = {charge.term: charge.energy for charge in sent.charges}

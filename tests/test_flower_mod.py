@@ -24,10 +24,13 @@ from toy_federation import (
 
 from joulewise.codec import decode
 from joulewise.compress import ClientState, ErrorFeedback
+from joulewise.devices import load_device
 from joulewise.errors import LayoutError, ProfileError, RuleError, StateError, UpdateError
 from joulewise.flower import ContextStore, MemoryStore, Sparse, Sparsify, wire
 from joulewise.flower.inprocess import InProcessGrid
 from joulewise.layout import Layout
+from joulewise.marginal import marginal_prices
+from joulewise.prices import price
 from joulewise.rules import CWMP, Count, Dense, Density, Joules, RandomK, TopK
 
 AVERAGING = [FedAvg, FedAvgM, FedProx, FedAdam, FedYogi, FedAdagrad]
@@ -230,6 +233,21 @@ def test_a_reply_carries_the_charges_of_the_whole_round(tmp_path):
     assert sum(found[term].bytes for term in reply_terms) == result.bytes_up
     assert found["downlink"].bytes == result.bytes_down
     assert found["residual"].energy == pytest.approx(2 * found["selection"].energy)
+
+
+def test_a_row_says_the_contrast_of_the_prices_that_its_update_was_chosen_by():
+    def contrast(rule, device):
+        (reply,) = InProcessGrid(app(Sparsify(device, rule, Density(0.3))), 1).send_and_receive([request()])
+        return wire.read(reply.content).result.contrast
+
+    layout = Layout.of(model())
+    priced = marginal_prices(
+        update(1, 0), price(layout, load_device("phone-lte-2021")), CWMP(), Density(0.3), "float32"
+    )
+    assert contrast(CWMP(), "phone-lte-2021") == pytest.approx(priced.contrast, rel=1e-6)
+    assert priced.contrast > 1.01
+    assert contrast(TopK(), "phone-lte-2021") == 1.0
+    assert contrast(CWMP(), DEVICE) == price(layout, load_device(DEVICE)).contrast
 
 
 def test_a_partition_without_a_device_is_an_error_that_says_so():

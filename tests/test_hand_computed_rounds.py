@@ -12,13 +12,17 @@ none of fc.bias. The message is one that was not really encoded, so that its bit
 120 bits for conv.weight, 80 bits for fc.weight, 32 bytes for the buffer: 14 + 15 + 10 + 32 = 71 bytes.
 """
 
+import msgspec
 import numpy as np
 import pytest
 
 from joulewise.codec import Encoded
 from joulewise.devices import Compute, Device, Direction, Level, Link, Memory, load_device
+from joulewise.durations import RoundTime, round_time
+from joulewise.errors import CostError
 from joulewise.layout import Layout, Tensor
 from joulewise.ledger import MASK_TERMS, addressable, mask_energy, round_charges, total, uplink_charges
+from joulewise.persistence import rewriting
 from joulewise.prices import price
 from joulewise.quantities import Energy, EnergyPerBit, EnergyPerOperation, Factor, Power, Rate, Size
 from joulewise.select import Selection
@@ -78,10 +82,18 @@ PHONE = device(
 def test_a_phone_with_base_power_that_trains_and_waits():
     # Per bit: 100 nJ marginal, and 2 W / 10 Mbit/s = 200 nJ of base power: 300 nJ.
     # Send buffer: 32 bits are written and read at 8 pJ: 32 * 16 = 512 pJ for each of the five that are kept.
+    # Of 30 s it trains for 20 and sends 71 bytes at 10 Mbit/s for 56.8 us; how long receiving takes is not known.
     costs = price(MODEL, PHONE, value_bits=32, boundary="device")
     reply = uplink_charges(MESSAGE, KEPT, costs)
     charges = round_charges(
-        reply, MODEL, PHONE, bytes_down=1000, multiply_accumulates=2e6, wall_time_s=30.0, remembers=True
+        reply,
+        MODEL,
+        PHONE,
+        bytes_down=1000,
+        multiply_accumulates=2e6,
+        wall_time_s=30.0,
+        training_s=20.0,
+        remembers=True,
     )
     expected = {
         "header": 14 * 8 * 300 * NANO,
@@ -93,7 +105,7 @@ def test_a_phone_with_base_power_that_trains_and_waits():
         "residual": 140 * 32 * (8 + 8) * PICO,
         "downlink": 1000 * 8 * 20 * NANO,
         "memory_update": (140 * 32 + 256) * 8 * PICO,
-        "idle": 0.5 * 30,
+        "idle": 0.5 * (30 - 20 - 56.8 * MICRO),
     }
     assert_terms(charges, expected)
     assert [charge.bytes for charge in charges] == [14, 25, 32, 0, 0, 0, 0, 1000, 0, 0]
@@ -124,6 +136,7 @@ def test_a_microcontroller_whose_weights_lie_in_flash_with_two_more_that_receive
     # Flash: a kept coordinate rewrites 32 bits: 320 nJ. Pages of 16 parameters: 0 and 1 share the first of conv.weight,
     # 20 is on its second; 3 and 70 of fc.weight are on its first and fifth: 4 pages. A page is erased (3 uJ) and
     # 512 bits of it are written (5.12 uJ): 8.12 uJ, of which the five kept coordinates have paid 320 nJ each.
+    # The model that arrives rewrites all of its flash: 3 + 7 + 1 pages of parameters, and one of the buffer's 256 bits.
     # Two receivers do the same: twice the flash, and each hears the 200 bits of the kept coordinates.
     costs = price(MODEL, MICROCONTROLLER, value_bits=16, fan_out=2)
     assert [term.name for term in costs.terms] == [
@@ -145,11 +158,104 @@ def test_a_microcontroller_whose_weights_lie_in_flash_with_two_more_that_receive
         "selection": 140 * 32 * 1 * PICO,
         "downlink": 600 * 8 * 27 * NANO,
         "memory_update": (140 * 32 + 256) * 2 * PICO,
+        "flash_update": 12 * 8.12 * MICRO,
     }
     assert_terms(charges, expected)
     in_reach = sum(energy for term, energy in expected.items() if term in MASK_TERMS)
     assert mask_energy(MESSAGE, KEPT, costs) == pytest.approx(in_reach, rel=1e-12)
     assert addressable(charges) == pytest.approx(in_reach / sum(expected.values()))
+
+
+def test_flash_is_rewritten_once_in_a_round_and_paid_for_by_what_the_client_keeps_and_by_what_arrives():
+    # Of the 11 pages of parameters, the reply has paid for the 4 on which something kept lies: 4 * 8.12 uJ in
+    # persistence and blocks. What arrives pays for the other 7 and for the buffer's: 12 pages in all, whatever is kept.
+    costs = price(MODEL, MICROCONTROLLER, value_bits=16)
+    reply = uplink_charges(MESSAGE, KEPT, costs)
+    rewritten = rewriting(costs, KEPT.indices)
+    assert rewritten == pytest.approx(7 * 8.12 * MICRO, rel=1e-9)
+    charges = round_charges(reply, MODEL, MICROCONTROLLER, bytes_down=600, rewritten=rewritten)
+    by_term = {charge.term: charge for charge in charges}
+    assert by_term["flash_update"].energy == pytest.approx(8 * 8.12 * MICRO, rel=1e-9)
+    assert by_term["flash_update"].basis == "modelled"
+    in_flash = sum(by_term[term].energy for term in ("persistence", "blocks", "flash_update"))
+    assert in_flash == pytest.approx(12 * 8.12 * MICRO, rel=1e-9)
+    # Where the server sends only what changed, 39 and 40 (first page of fc.weight, paid for) and 138 (fc.bias, not).
+    assert rewriting(costs, KEPT.indices, np.array([39, 40, 138], np.uint32)) == pytest.approx(8.12 * MICRO, rel=1e-9)
+    # fc.weight in RAM: 2 of the other 4 pages are paid for.
+    close = price(MODEL, MICROCONTROLLER, in_ram=["fc.weight"])
+    assert rewriting(close, KEPT.indices) == pytest.approx(2 * 8.12 * MICRO, rel=1e-9)
+    # Nothing arrives, nothing is written; and a phone has no flash to write to.
+    quiet = round_charges(reply, MODEL, MICROCONTROLLER, bytes_down=0)
+    assert not {"memory_update", "flash_update"} & {charge.term for charge in quiet}
+    assert rewriting(price(MODEL, PHONE), KEPT.indices) == 0.0
+    # Flash without pages, 10 nJ per bit: 140 - 5 parameters of 32 bits, and 256 bits of the buffer.
+    bare = device(memory=Memory(sram=level(1.0, 2.0), flash=level(5.0, 10_000.0), weights="flash"))
+    left = rewriting(price(MODEL, bare, boundary="memory"), KEPT.indices)
+    assert left == pytest.approx(135 * 32 * 10 * NANO, rel=1e-9)
+    (found,) = (c for c in round_charges((), MODEL, bare, bytes_down=1, rewritten=left) if c.term == "flash_update")
+    assert found.energy == pytest.approx((135 * 32 + 256) * 10 * NANO, rel=1e-9)
+
+
+def test_every_second_of_a_round_is_paid_for_once():
+    # 10 Mbit/s up, 40 Mbit/s down: 5,000,000 bytes arrive in 1 s, 10,000,000 leave in 8 s; training takes 40 of 60 s,
+    # so that 11 s are spent waiting. 2 W for 9 s of the link, 0.5 W for 11 s, 50 pJ for each multiply-accumulate.
+    down = Direction(known(EnergyPerBit, 20.0, "nJ/bit"), known(Rate, 40.0, "Mbit/s"))
+    phone = msgspec.structs.replace(PHONE, link=msgspec.structs.replace(PHONE.link, down=down))
+    time = round_time(phone, 60.0, bytes_up=10_000_000, bytes_down=5_000_000, training_s=40.0)
+    assert time == RoundTime(receiving_s=1.0, training_s=40.0, sending_s=8.0, waiting_s=11.0)
+    assert time.total_s == 60.0
+    message = Encoded(bytes(10_000_000), np.array([79_999_632.0, 0.0, 0.0]), header_bytes=14, whole_bytes=32)
+    base = 0.0
+    for boundary, sign in (("device", 1), ("radio", -1)):
+        reply = uplink_charges(message, KEPT, price(MODEL, phone, boundary=boundary))
+        charges = round_charges(
+            reply, MODEL, phone, bytes_down=5_000_000, multiply_accumulates=1e12, wall_time_s=60.0, training_s=40.0,
+            boundary=boundary,
+        )  # fmt: skip
+        by_term = {charge.term: charge.energy for charge in charges}
+        assert by_term["idle"] == pytest.approx(0.5 * 11, rel=1e-9)
+        assert by_term["training"] == pytest.approx(50.0, rel=1e-9)
+        base += sign * total(charges)
+    assert base == pytest.approx(2.0 * (1 + 8), rel=1e-9)
+
+
+def test_the_parts_of_a_round_must_fit_into_it():
+    for arguments, words in (
+        (
+            {"wall_time_s": 3.0, "training_s": 4.0},
+            "wall_time_s is 3, but receiving .* time of the whole round",
+        ),
+        ({"wall_time_s": 3.0}, "give training_s"),
+        ({"wall_time_s": 3.0, "training_s": -1.0}, "training_s is -1.0, expected a finite number of at least 0"),
+    ):
+        with pytest.raises(CostError, match=words):
+            round_charges((), MODEL, PHONE, bytes_down=0, multiply_accumulates=1e6, **arguments)
+    # SF7 of the shipped node: a frame of 222 bytes is on air for some 0.37 s; at 1 % the silence after it is waiting.
+    lora = load_device("lorawan-eu868-sf7")
+    up = lora.link.up
+    busy = round_time(lora, 100.0, bytes_up=int(up.payload.si))
+    assert busy.sending_s == pytest.approx(up.time_on_air_s)
+    assert busy.sending_s == pytest.approx(0.01 * int(up.payload.si) * 8 / up.goodput.si)
+    assert busy.waiting_s == pytest.approx(100.0 - up.time_on_air_s)
+
+
+def test_links_that_carry_nothing_take_nothing_once():
+    # fc.bias alone goes over the second link, whose promotion and tail are 3 J; it keeps nothing of KEPT.
+    second = Link(up=Direction(known(EnergyPerBit, 10.0, "nJ/bit")), fixed=known(Energy, 3.0, "J"))
+    costs = price(MODEL, PHONE, link={"fc.bias": second})
+    assert costs.fixed == 13.0
+    fixed = {charge.term: charge.energy for charge in uplink_charges(MESSAGE, KEPT, costs)}["fixed"]
+    assert fixed == 10.0
+    with_bias = Selection(140, np.array([0, 139], np.uint32), np.ones(2, np.float32))
+    encoded = Encoded(bytes(71), np.array([120.0, 0.0, 80.0]), header_bytes=14, whole_bytes=32)
+    assert {c.term: c.energy for c in uplink_charges(encoded, with_bias, costs)}["fixed"] == 13.0
+    # Header and buffer go over the link that is dearer per bit, so a reply that keeps nothing takes the first alone.
+    nothing = Selection(140, np.empty(0, np.uint32), np.empty(0, np.float32))
+    assert {c.term: c.energy for c in uplink_charges(encoded, nothing, costs)}["fixed"] == 10.0
+    # A link of no tensor, or of one without elements, is none.
+    hollow = Layout((*MODEL.tensors, Tensor("fc.none", (0,), "vector", "float32")))
+    assert price(hollow, PHONE, link={"fc.none": second}).fixed == 10.0
+    assert price(MODEL, PHONE, link={"fc.*": PHONE.link, "*": PHONE.link}).fixed == 10.0
 
 
 ACCELERATOR = device(

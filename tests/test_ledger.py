@@ -157,6 +157,13 @@ def test_receiving_costs_the_downlink_per_bit_and_nothing_where_there_is_none():
         assert downlink_charge(1_000_000, device) == ()
 
 
+@pytest.mark.parametrize("amount", [-5, -1e-300, math.nan, math.inf])
+def test_less_than_nothing_cannot_be_received(amount):
+    for device in (PHONE, load_device("synthetic-kind-10")):
+        with pytest.raises(CostError, match=f"payload_bytes is {amount}, expected a finite number of at least 0"):
+            downlink_charge(amount, device)
+
+
 def test_the_boundary_holds_for_receiving_too():
     link = PHONE.link
     goodput = msgspec.structs.replace(link.down, goodput=link.up.goodput)

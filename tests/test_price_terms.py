@@ -16,7 +16,7 @@ from joulewise.devices import Direction, Link, Memory, list_devices, load_device
 from joulewise.errors import CostError
 from joulewise.layout import Layout, Tensor
 from joulewise.ledger import addressable, round_charges, total
-from joulewise.message import Brief
+from joulewise.marginal import marginal_prices
 from joulewise.prices import price
 from joulewise.quantities import EnergyPerBit, EnergyPerOperation, Factor, Power, Rate, Size
 from joulewise.residency import traffic, working_levels
@@ -171,7 +171,10 @@ def test_a_wrong_choice_is_named_with_what_was_expected(arguments, message):
         price(SMALL, PHONE, **arguments)
 
 
-@pytest.mark.parametrize("arguments", [{"fan_out": 2}, {"receiver": PHONE}, {"link": PHONE.link}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"fan_out": 2}, {"receiver": PHONE}, {"link": PHONE.link}, {"update": "gradient"}, {"in_ram": ["fc.*"]}],
+)
 def test_relative_devices_have_nothing_in_joules(arguments):
     with pytest.raises(CostError, match=rf"{next(iter(arguments))} is in joules, but device 'synthetic-kind-10'"):
         price(SMALL, load_device("synthetic-kind-10"), **arguments)
@@ -184,6 +187,42 @@ def test_the_numbers_behind_a_price_are_those_that_it_was_made_of():
     assert {"memory.flash.write", "memory.flash.page", "memory.flash.erase", "link.framing"} <= paths
     assert not any(path.startswith(("link.down", "compute")) for path in paths)
     assert "link.down.marginal" in {entry.path for entry in price(SMALL, PHONE, fan_out=1).origins}
+
+
+def test_the_numbers_of_another_kind_of_receiver_are_its_own():
+    def found(**arguments) -> dict[str, float]:
+        return {entry.path: entry.value for entry in price(SMALL, PHONE, fan_out=1, **arguments).origins}
+
+    other, alone = found(receiver=MICROCONTROLLER), {entry.path for entry in price(SMALL, PHONE).origins}
+    assert {path: value for path, value in other.items() if path not in alone} == {
+        "receiver.memory.flash.write": 10_000.0,
+        "receiver.memory.flash.page": 64.0,
+        "receiver.memory.flash.erase": 3.0,
+        "receiver.link.down.marginal": 15.0,
+        "receiver.link.framing": 1.5,
+        "receiver.link.retransmission": 1.2,
+    }
+    assert found()["link.down.marginal"] == 20.0
+    assert not any(path.startswith("receiver.link") for path in found(receiver=MICROCONTROLLER, boundary="memory"))
+    assert "receiver.memory.sram.write" in found(receiver=ACCELERATOR)
+
+
+def test_tensors_in_ram_are_in_ram_at_receivers_of_the_same_kind_too():
+    lines = changed(MICROCONTROLLER.memory, sram=level(1.0, 2.0, line=known(Size, 32.0, "byte")))
+    node = changed(MICROCONTROLLER, memory=lines)
+    costs = price(SMALL, node, fan_out=3, in_ram=["fc.*"])
+    close = np.array([tensor.name.startswith("fc.") for tensor in SMALL.tensors])
+    assert 0 < close.sum() < close.size
+    assert term(costs, "persistence") == pytest.approx(np.where(close, 0.0, 32 * 10e-9))
+    assert term(costs, "receiver_write") == pytest.approx(3 * np.where(close, 32 * 2e-12, 32 * 10e-9))
+    pages, at_receivers, moved = costs.blocks
+    assert [each.name for each in costs.blocks] == ["flash_pages", "receiver_flash_pages", "receiver_cache_lines"]
+    assert pages.per_touched == pytest.approx(np.where(close, 0.0, 8.12e-6))
+    assert at_receivers.per_touched == pytest.approx(np.where(close, 0.0, 3 * 8.12e-6))
+    assert moved.per_touched == pytest.approx(np.where(close, 3 * 8 * 32 * 2e-12, 0.0))
+    # Another kind of receiver has its weights where its own profile says.
+    others = price(SMALL, node, fan_out=3, in_ram=["fc.*"], receiver=changed(MICROCONTROLLER, name="other"))
+    assert term(others, "receiver_write") == pytest.approx(np.full(close.size, 3 * 32 * 10e-9))
 
 
 # ---------------------------------------------------------------- blocks
@@ -264,7 +303,7 @@ def test_the_first_estimate_is_a_fixed_point_of_densities_and_prices(seed, share
     a = (rng.standard_normal(layout.n) * scales).astype(np.float32)
     costs = price(layout, PHONE)
     budget = Joules(share * float(costs.per_kept @ layout.sizes))
-    priced = Brief(a, costs, CWMP(), budget)._priced(budget, None)
+    priced = marginal_prices(a, costs, CWMP(), budget, "float32")
     counts = layout.counts(select(a, priced, TopK(), budget).indices)
     density = np.minimum(np.maximum(counts, 0.5) / layout.sizes, 0.5)
     assert priced.bits_per_kept == pytest.approx(26 + np.log2((1 - density) / density), abs=0.03)
@@ -282,7 +321,13 @@ def test_a_round_without_numbers_has_no_charges_for_them():
     assert [charge.term for charge in found] == ["downlink"]
 
 
-@pytest.mark.parametrize("name", ["bytes_down", "multiply_accumulates", "wall_time_s"])
+def test_a_boundary_changes_no_relative_price():
+    costs = [price(SMALL, load_device("synthetic-kind-10"), boundary=each) for each in ("radio", "device", "memory")]
+    assert {each.boundary for each in costs} == {"synthetic"}
+    assert len({tuple(each.per_kept) for each in costs}) == 1
+
+
+@pytest.mark.parametrize("name", ["bytes_down", "multiply_accumulates", "wall_time_s", "rewritten"])
 @pytest.mark.parametrize("amount", [-1, math.nan, math.inf])
 def test_amounts_that_cannot_be_are_refused_by_name(name, amount):
     with pytest.raises(CostError, match=rf"{name} is {amount}, expected a finite number"):

@@ -34,7 +34,7 @@ from strategies import (
 
 from joulewise import bracket, prefix
 from joulewise.costs import Costs
-from joulewise.errors import RuleError, UpdateError
+from joulewise.errors import CostError, RuleError, UpdateError
 from joulewise.layout import Layout
 from joulewise.ranking import NotFinite, Ranking
 from joulewise.rules import (
@@ -692,3 +692,22 @@ def test_long_vectors_fill_like_short_ones(monkeypatch):
 def test_costs_for_every_layout_are_legal(data, layout):
     costs = data.draw(costs_for(layout))
     assert costs.layout.n == layout.n
+
+
+@pytest.mark.parametrize("big", [10**400, 10**5000, 2**63], ids=["1e400", "1e5000", "2^63"])
+def test_budgets_beyond_all_measure_are_refused_in_words(big):
+    with pytest.raises(RuleError, match=r"Bytes\(n\) must be from 0 to 9223372036854775807, but is about 10\^\d+"):
+        Bytes(big)
+    if big > 2**63:
+        for budget in (Joules, Price):
+            with pytest.raises(RuleError, match=r"must be finite and at least 0, but is about 10\^\d+"):
+                budget(big)
+    assert Count(big).count(7) == 7
+    a = np.arange(5, dtype=np.float32)
+    assert select(a, np.ones(5), TopK(), Bytes(2**63 - 1)).indices.size == 4
+    assert select(a, np.ones(5), TopK(), Joules(2**63)).indices.size == 4
+
+
+def test_prices_beyond_float64_are_refused_in_words():
+    with pytest.raises(CostError, match="per_kept holds a number beyond what float64 does"):
+        Costs.of([1, 10**400])

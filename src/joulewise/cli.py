@@ -36,7 +36,7 @@ from joulewise.errors import (
     RuleError,
     StudyError,
 )
-from joulewise.terminal import Debug, empty_table, open_console, say
+from joulewise.terminal import Debug, empty_table, open_console, say, visible
 
 if TYPE_CHECKING:
     from joulewise.progress import View
@@ -124,7 +124,7 @@ def _fail(message: str, code: int) -> NoReturn:
     if "--debug" in sys.argv:
         traceback.print_exc()
     console = open_console(stderr=True)
-    console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    console.print(f"[bold red]error:[/] {escape(visible(message))}", soft_wrap=True, highlight=False)
     raise SystemExit(code) from None
 
 

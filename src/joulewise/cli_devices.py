@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 
 from joulewise.errors import ArgumentError, OutputError, ProfileError
-from joulewise.terminal import Debug, empty_table, open_console, say
+from joulewise.terminal import Debug, empty_table, open_console, say, visible
 
 if TYPE_CHECKING:
     from joulewise.devices import Device
@@ -57,9 +57,9 @@ def list_devices(debug: Debug = False) -> None:
         try:
             device = devices.load_device(devices.user_folder() / f"{name}.toml")
         except ProfileError as error:  # one bad file shall not hide the others
-            table.add_row(escape(name), "", escape(f"yours, but wrong: {error}"))
+            table.add_row(escape(visible(name)), "", escape(visible(f"yours, but wrong: {error}")))
         else:
-            table.add_row(escape(name), device.unit, escape(f"yours: {device.description}"))
+            table.add_row(escape(visible(name)), device.unit, escape(f"yours: {device.description}"))
     open_console().print(table)
 
 

@@ -7,7 +7,7 @@ What was sent and what was kept is what there was: ``decode(payload) + r' = a``,
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -46,7 +46,7 @@ class ErrorFeedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not 0 <= self.decay <= 1:
             raise RuleError(f"ErrorFeedback(decay) must be between 0 and 1, but is {self.decay}")
-        if self.clip is not None and not 0 < self.clip < math.inf:
+        if self.clip is not None and not 0 < self.clip <= sys.float_info.max:
             raise RuleError(f"ErrorFeedback(clip) must be finite and above 0, but is {self.clip}")
 
     def carry(self, residual: Vector, update: Vector) -> Vector:
@@ -121,12 +121,14 @@ class Sent:
         state: what the client remembers; it must be safe before the payload leaves.
         selection: the coordinates chosen, with their values before rounding to the payload's value type.
         charges: what the reply costs.
+        contrast: largest price over smallest, of the prices that the selection was made by.
     """
 
     payload: bytes
     state: ClientState
     selection: Selection
     charges: tuple[Charge, ...]
+    contrast: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,9 @@ class Compressor:
     """Rule, budget, encoding and feedback together.
 
     A budget here is for the message that is really made: Joules bounds header and kept coordinates as
-    encoded, Bytes bounds the payload's length.
+    encoded, Bytes bounds the payload's length. Prices that depend on encoded bits are taken at the density that the
+    update gives each tensor, see `joulewise.marginal.marginal_prices`; so CWMP and Projection weigh tensors under
+    every budget. `Costs.of` gives prices that stay as they are.
 
     Args:
         rule: what to rank by.
@@ -193,7 +197,7 @@ class Compressor:
         state = _checked_state(state, costs.layout)
         carried = self._carried(checked_vector(update, costs.layout, "update"), state, costs.layout)
         if isinstance(self.budget, Joules) and self.budget.includes_fixed and self.budget.budget < costs.fixed:
-            return self._skipped(carried, state)
+            return self._skipped(carried, state, costs)
         draft = Brief(carried, costs, self.rule, self.budget, self.values, whole).make(rng)
         selection, encoded = draft.selection, draft.encoded
         residual, pending = None, None
@@ -202,7 +206,8 @@ class Compressor:
             residual, pending = carried.copy(), encoded.payload
             residual[sent.indices] -= sent.values
         after = replace(state, residual=residual, pending=pending, sequence=state.sequence + 1)
-        return Sent(encoded.payload, after, selection, uplink_charges(encoded, selection, costs))
+        charges = uplink_charges(encoded, selection, costs)
+        return Sent(encoded.payload, after, selection, charges, draft.priced.contrast)
 
     def _carried(self, update: Vector, state: ClientState, layout: Layout) -> Vector:
         bad = first_not_finite(update)
@@ -222,11 +227,12 @@ class Compressor:
             )
         return carried
 
-    def _skipped(self, carried: Vector, state: ClientState) -> Sent:
+    def _skipped(self, carried: Vector, state: ClientState, costs: Costs) -> Sent:
         """Not even the fixed cost fits: no reply is made, and everything waits."""
         nothing = Selection(carried.size, np.empty(0, np.uint32), np.empty(0, np.float32), 0.0, None, 0.0)
         residual = carried if self.feedback is not None else None
-        return Sent(b"", replace(state, residual=residual, sequence=state.sequence + 1), nothing, ())
+        after = replace(state, residual=residual, sequence=state.sequence + 1)
+        return Sent(b"", after, nothing, (), costs.contrast)
 
 
 def _norm(vector: Vector) -> float:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
+from joulewise.blocks import Block as Block
 from joulewise.devices import Entry, Unit
 from joulewise.errors import CostError
 from joulewise.layout import Layout
@@ -44,54 +45,16 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
-    """What moves in blocks: a cache line, or a page of flash, is paid for whole however little of it is kept.
-
-    A block is `elements` neighbouring coordinates of one tensor, the first from the tensor's start. The price of a
-    kept coordinate already includes its own bits; what the blocks add to those prices is
-
-        sum over tensors g of  per_touched_g * touched_g - included_g * k_g
-
-    for k_g kept coordinates in touched_g blocks. It is no sum over coordinates: two in one block share it.
+class Transmission:
+    """What one link takes once for each reply that uses it, whatever it carries: promotion and tail.
 
     Args:
-        name: ``cache_lines``, ``flash_pages``, or the same at the receivers.
-        elements: int64[tensors], coordinates in a block; 1 in a tensor without blocks.
-        per_touched: float64[tensors], energy of a block of which something is kept; 0 in a tensor without.
-        included: float64[tensors], part of it that the price of each kept coordinate already holds.
-
-    Example:
-        >>> line = Block("cache_lines", np.array([16]), np.array([1.6]), np.array([0.1]))
-        >>> line.touched(np.array([0, 1, 40], np.uint32), Layout.single(48)).tolist()
-        [2]
-        >>> round(line.energy(np.array([0, 1, 40], np.uint32), Layout.single(48)), 3)
-        2.9
+        fixed: that energy.
+        tensors: bool[tensors], which tensors go over the link.
     """
 
-    name: str
-    elements: npt.NDArray[np.int64]
-    per_touched: Floats
-    included: Floats
-
-    def touched(self, indices: npt.NDArray[np.uint32], layout: Layout) -> npt.NDArray[np.int64]:
-        """Blocks of each tensor in which one of the ascending `indices` lies: int64[tensors]."""
-        return self._touched(indices, layout, layout.counts(indices))
-
-    def energy(self, indices: npt.NDArray[np.uint32], layout: Layout) -> float:
-        """What the blocks add to the prices of the kept `indices`, ascending."""
-        counts = layout.counts(indices)
-        whole = self.per_touched * self._touched(indices, layout, counts)
-        # Where every coordinate of a block is kept, nothing is left to add but the rounding of its parts.
-        return math.fsum(np.maximum(whole - self.included * counts, 0.0).tolist())
-
-    def _touched(
-        self, indices: npt.NDArray[np.uint32], layout: Layout, counts: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
-        tensor = np.repeat(np.arange(len(counts)), counts)
-        block = (indices - layout.offsets[tensor]) // self.elements[tensor]
-        first = np.ones(len(block), dtype=bool)
-        first[1:] = (block[1:] != block[:-1]) | (tensor[1:] != tensor[:-1])
-        return np.bincount(tensor[first], minlength=len(counts))
+    fixed: float
+    tensors: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,11 +67,12 @@ class Costs:
         per_kept: float64[tensors] or float64[n], price of keeping one coordinate; finite and above 0.
         bits_per_kept: float64[tensors], estimated encoded bits of one kept coordinate.
         per_bit: float64[tensors], energy per encoded bit; 0 where no link is priced.
-        fixed: energy once per reply sent, whatever is kept.
+        fixed: energy once per reply that uses every link, whatever is kept; see `fixed_for`.
         terms: what `per_kept` is made of; they sum to it.
         boundary: ``radio``, ``device`` or ``memory``; ``synthetic`` and ``given`` where no link was priced.
         origins: the numbers behind the prices.
         blocks: what moves in blocks, beside the prices; `select` does not know of it, a `Compressor` does.
+        transmissions: what `fixed` is made of where tensors go over several links; none where all go over one.
 
     Raises:
         CostError: a price is not finite or not above 0, or an array has the wrong length.
@@ -128,6 +92,7 @@ class Costs:
     boundary: str
     origins: tuple[Entry, ...] = ()
     blocks: tuple[Block, ...] = ()
+    transmissions: tuple[Transmission, ...] = ()
 
     def __post_init__(self) -> None:
         if self.unit not in get_args(Unit):
@@ -240,6 +205,27 @@ class Costs:
             (6.0, 0.0)
         """
         return math.fsum(block.energy(indices, self.layout) for block in self.blocks)
+
+    def fixed_for(self, counts: npt.NDArray[Any]) -> float:
+        """What the links that a reply uses take once: those of the tensors of which it keeps something.
+
+        Its header and whatever travels whole go over the link that is dearest per bit, so that one is always used.
+
+        Args:
+            counts: [tensors], how many coordinates of each tensor are kept.
+
+        Example:
+            >>> lte, ble = (Transmission(fixed, np.array(on)) for fixed, on in ((12.0, [1, 0]), (1.0, [0, 1])))
+            >>> costs = replace(Costs.of(np.ones(2), Layout.of({"a": np.ones(3), "b": np.ones(3)})), fixed=13.0)
+            >>> costs = replace(costs, transmissions=(lte, ble))
+            >>> costs.fixed_for(np.array([3, 0])), costs.fixed_for(np.array([0, 2]))
+            (12.0, 13.0)
+        """
+        if len(self.transmissions) < 2:
+            return self.fixed
+        carrying = np.asarray(counts) > 0
+        carrying[int(np.argmax(self.send_per_bit))] = True
+        return math.fsum(each.fixed for each in self.transmissions if (each.tensors & carrying).any())
 
     def at_bits(self, bits_per_kept: PerTensor) -> Costs:
         """The same prices when a kept coordinate takes other bits: only what is paid per bit changes.

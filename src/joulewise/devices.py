@@ -232,6 +232,7 @@ def _fields(part: msgspec.Struct) -> tuple[str, ...]:
 
 def _decode(content: bytes, file: str) -> Device:
     raw = profilefile.tables(content, file)
+    profilefile.check_texts(raw, file)
     _name_direction(raw)
     try:
         return msgspec.convert(raw, Device)

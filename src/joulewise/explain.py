@@ -18,7 +18,7 @@ from joulewise.errors import CostError, UpdateError
 from joulewise.explanation import DenseUpload, Explanation, Part, PriceShare
 from joulewise.layout import Kind, Layout, Vector
 from joulewise.ledger import Charge, addressable, round_charges, total
-from joulewise.persistence import in_ram as kept_in_ram
+from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
 from joulewise.ranking import first_not_finite
 from joulewise.rules import CWMP, Density, Projection, TopK
@@ -95,8 +95,7 @@ class _Pricing:
     in_ram: tuple[str, ...]
 
     def at(self, density: PerTensor) -> Costs:
-        costs = price(self.layout, self.device, self.bits, density, boundary=self.boundary)
-        return kept_in_ram(costs, self.in_ram) if self.in_ram else costs
+        return price(self.layout, self.device, self.bits, density, boundary=self.boundary, in_ram=self.in_ram)
 
 
 def _explanation(
@@ -247,11 +246,20 @@ def _round(source: Laplace | Recorded, device: Device, multiply_accumulates: flo
     reply = (
         *(Charge(name, energy, "J", "modelled", sent if name == "kept" else 0) for name, energy in kept.items()),
         Charge("whole", whole * 8 * float(costs.send_per_bit.max(initial=0.0)), "J", "modelled", whole),
-        Charge("fixed", costs.fixed, "J", "modelled"),
+        Charge("fixed", costs.fixed_for(counts), "J", "modelled"),
     )
+    # Of the model that arrives, the reply has paid for the pages of what it keeps.
+    paid = kept.get("persistence", 0.0) + kept.get("blocks", 0.0)
     within: Boundary = "memory" if costs.boundary == "memory" else "device" if costs.boundary == "device" else "radio"
-    macs = multiply_accumulates
-    return round_charges(reply, costs.layout, device, bytes_down=model, multiply_accumulates=macs, boundary=within)
+    return round_charges(
+        reply,
+        costs.layout,
+        device,
+        bytes_down=model,
+        multiply_accumulates=multiply_accumulates,
+        boundary=within,
+        rewritten=max(0.0, rewriting(costs) - paid),
+    )
 
 
 def _addressable(charges: Sequence[Charge]) -> float | None:
@@ -284,6 +292,12 @@ def _notes(
         yield "relative prices: they compare tensors and are no joules"
         return
     yield from _incomplete(terms)
+    if "flash_update" in terms:
+        yield (
+            "the model that arrives is written to flash whole, whatever is kept: of that, "
+            f"{terms['flash_update']:.3g} J are in the round and the rest in what the kept coordinates pay; "
+            "only a server that sends nothing but what changed would let a mask save it"
+        )
     if terms.get("blocks", 0.0) > terms["kept"]:
         yield (
             "whole pages or lines take most of what a mask costs, and a rule that ranks single coordinates does not "

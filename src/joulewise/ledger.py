@@ -5,99 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from joulewise.charges import DOWNLINK_TERM as DOWNLINK_TERM
+from joulewise.charges import MASK_TERMS as MASK_TERMS
+from joulewise.charges import REPLY_TERMS as REPLY_TERMS
+from joulewise.charges import ROUND_TERMS as ROUND_TERMS
+from joulewise.charges import TERMS as TERMS
+from joulewise.charges import UPLINK_TERMS as UPLINK_TERMS
+from joulewise.charges import Basis as Basis
+from joulewise.charges import Charge as Charge
+from joulewise.charges import addressable as addressable
+from joulewise.charges import total as total
 from joulewise.codec import Encoded
 from joulewise.costs import RECEIVER_TERMS, Costs, sum_of
-from joulewise.devices import Device, Unit
+from joulewise.devices import Device
+from joulewise.durations import check_amounts, round_time
 from joulewise.errors import CostError
 from joulewise.layout import Layout
 from joulewise.payers import Boundary
-from joulewise.residency import ELEMENT_BITS, traffic, working_levels
+from joulewise.persistence import rewriting_of, stored_bits
+from joulewise.residency import flash_of, traffic, working_levels
 from joulewise.select import Selection
 
-Basis = Literal["modelled", "measured"]
-"""Computed from prices, or read from a meter."""
-
-MASK_TERMS = ("header", "kept", "optimizer", "persistence", "downlink_share", "blocks")
-"""Charges that the choice of coordinates makes: the header of a message that keeps something; sending what is kept
-(`joulewise.costs.SEND_TERMS`); the optimizer's step, the rewritten flash, and what receivers pay for it; and what lines
-and pages add."""
-
-REPLY_TERMS = ("whole", "fixed")
-"""Charges of a reply whatever it keeps: buffers and tensors that are not float, and the link's fixed energy."""
-
-ROUND_TERMS = ("training", "selection", "residual", "downlink", "memory_update", "idle")
-"""Charges of a client's round besides its reply."""
-
-TERMS = (*MASK_TERMS, *REPLY_TERMS, *ROUND_TERMS)
-"""Every charge of one client in one round, in the order in which a table shows them."""
-
-UPLINK_TERMS = frozenset({"header", "kept", "whole", "fixed"})
-"""Charges of sending a reply: the energy axis of a frontier."""
-
-DOWNLINK_TERM = "downlink"
-
 _APART = {"optimizer": "optimizer", "persistence": "persistence"} | dict.fromkeys(RECEIVER_TERMS, "downlink_share")
-
-
-class Charge(msgspec.Struct, frozen=True):
-    """One thing that was paid for.
-
-    Args:
-        term: what, one of `TERMS`.
-        energy: how much, in `unit`.
-        unit: ``J`` or ``relative``.
-        basis: ``modelled`` or ``measured``.
-        bytes: bytes that went over the link for it.
-    """
-
-    term: str
-    energy: float
-    unit: Unit
-    basis: Basis
-    bytes: int = 0
-
-
-def total(charges: Iterable[Charge]) -> float:
-    """Energy of all charges together; 0 for none.
-
-    Raises:
-        CostError: the charges are in different units, or some are modelled and some measured.
-
-    Example:
-        >>> total([Charge("header", 0.25, "J", "modelled"), Charge("kept", 0.5, "J", "modelled")])
-        0.75
-    """
-    every = tuple(charges)
-    for field in ("unit", "basis"):
-        found = {str(getattr(charge, field)): charge.term for charge in every}
-        if len(found) > 1:
-            mixed = " and ".join(f"{value!r} (for example {term!r})" for value, term in sorted(found.items()))
-            raise CostError(f"charges have the {field} {mixed}; total each {field} by itself")
-    return math.fsum(charge.energy for charge in every)
-
-
-def addressable(charges: Iterable[Charge]) -> float:
-    """Share of the energy of these charges that the choice of coordinates made: `MASK_TERMS` over all of them.
-
-    No mask can save more than this part of what was spent (Amdahl's bound); with the charges of a reply that keeps
-    everything, it is the bound for a client that sparsifies. 0 where nothing was spent.
-
-    Raises:
-        CostError: the charges are in different units, or some are modelled and some measured.
-
-    Example:
-        >>> addressable([Charge("kept", 1.0, "J", "modelled"), Charge("fixed", 3.0, "J", "modelled")])
-        0.25
-    """
-    every = tuple(charges)
-    spent = total(every)
-    return total(charge for charge in every if charge.term in MASK_TERMS) / spent if spent else 0.0
 
 
 def uplink_charges(encoded: Encoded, selection: Selection, costs: Costs) -> tuple[Charge, ...]:
@@ -110,8 +43,8 @@ def uplink_charges(encoded: Encoded, selection: Selection, costs: Costs) -> tupl
     same sums over theirs, and ``blocks`` is `Costs.block_energy` of the kept indices.
 
     Header and wholes belong to no tensor: they are charged at the sender's highest energy per bit among the
-    tensors, which with one link is that link's, and with several never says too little. An empty payload is a
-    reply all the same, and costs ``fixed``.
+    tensors, which with one link is that link's, and with several never says too little. ``fixed`` is that of the
+    links that are used (`Costs.fixed_for`); an empty payload is a reply all the same.
 
     Args:
         encoded: the message, as ``encode_detailed`` made it.
@@ -140,7 +73,7 @@ def uplink_charges(encoded: Encoded, selection: Selection, costs: Costs) -> tupl
     return (
         *(Charge(term, energy, costs.unit, "modelled", sizes.get(term, 0)) for term, energy in mask.items()),
         Charge("whole", _loose_energy(whole, costs), costs.unit, "modelled", whole),
-        Charge("fixed", costs.fixed, costs.unit, "modelled"),
+        Charge("fixed", costs.fixed_for(costs.layout.counts(selection.indices)), costs.unit, "modelled"),
     )
 
 
@@ -178,6 +111,9 @@ def downlink_charge(payload_bytes: int, device: Device, boundary: Boundary = "ra
         One charge, or none where the device prices no downlink (synthetic devices have no link) or the boundary is
         ``memory``.
 
+    Raises:
+        CostError: `payload_bytes` is negative or not finite.
+
     Example:
         >>> from joulewise.devices import load_device
         >>> [round(charge.energy, 3) for charge in downlink_charge(1_000_000, load_device("phone-lte-2021"))]
@@ -185,6 +121,7 @@ def downlink_charge(payload_bytes: int, device: Device, boundary: Boundary = "ra
         >>> downlink_charge(1_000_000, load_device("synthetic-kind-10"))
         ()
     """
+    check_amounts(payload_bytes=payload_bytes)
     link = device.link
     if link is None or link.down is None or boundary == "memory":
         return ()
@@ -203,8 +140,10 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
     bytes_down: int,
     multiply_accumulates: float | None = None,
     wall_time_s: float | None = None,
+    training_s: float | None = None,
     remembers: bool = False,
     boundary: Boundary = "radio",
+    rewritten: float | None = None,
 ) -> tuple[Charge, ...]:
     """What one round of one client costs: its reply, and around it what no choice of coordinates changes.
 
@@ -214,12 +153,14 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
     residual       with error feedback the residual is read and written: ``32 * (read + write)`` for each
     downlink       ``8 * bytes_down * down.marginal * framing * retransmission``
     memory_update  the received model is written: ``32 * write`` for each parameter, and the wholes' own bits
-    idle           ``idle_power * wall_time_s``
+    flash_update   where weights lie in flash: the pages that the received model rewrites there, each erased and
+                   written whole, without those that the reply has paid for (`joulewise.persistence.rewriting`)
+    idle           ``idle_power * waiting``, the time of the round in which nothing else is paid for
+                   (`joulewise.durations.round_time`)
     =============  ==========================================================================================
 
-    A charge is left out where the device lacks its number, or the argument is None. Reads and writes are at the level
-    at which a tensor's weights are worked on. Rewritten flash is in the reply's charges: what this client sends makes
-    this client, and `fan_out` others, write it.
+    A charge is left out where the device lacks its number, or the argument is None; with ``bytes_down=0`` nothing
+    arrives, and nothing of it is written. Reads and writes are at the level at which a tensor's weights are worked on.
 
     Args:
         reply: charges of the reply, as `uplink_charges` wrote them.
@@ -228,12 +169,15 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
         bytes_down: bytes of the request.
         multiply_accumulates: of the training in this round: examples x epochs x those of one training step on an
             example, forward and backward (three times the forward pass is usual).
-        wall_time_s: how long the client waited in the round, apart from what training and links are charged for.
+        wall_time_s: how long the round lasted, from its request to the next.
+        training_s: how much of it was training; needed for ``idle`` where training is charged.
         remembers: whether there is error feedback.
         boundary: as in `joulewise.price`: ``memory`` leaves the downlink out, ``device`` adds base power to it.
+        rewritten: energy of rewriting the parameters in flash, as `joulewise.persistence.rewriting` says; None: all of
+            them in whole pages, as when the whole model arrives and the reply has paid for none of it.
 
     Raises:
-        CostError: an argument is negative or not finite.
+        CostError: an argument is negative or not finite, or the parts of a round take longer than the round.
 
     Example:
         >>> import numpy as np
@@ -242,44 +186,60 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
         >>> [each.term for each in round_charges((), model, load_device("phone-lte-2021"), bytes_down=100)]
         ['selection', 'downlink', 'memory_update']
     """
-    _check_amounts(bytes_down=bytes_down, multiply_accumulates=multiply_accumulates, wall_time_s=wall_time_s)
-    compute, idle = device.compute, device.idle_power
+    check_amounts(bytes_down=bytes_down, multiply_accumulates=multiply_accumulates, rewritten=rewritten)
+    reply, compute = tuple(reply), device.compute
     found: dict[str, float] = {}
     if compute is not None and compute.training is not None and multiply_accumulates is not None:
         found["training"] = multiply_accumulates * compute.training.si
-    found |= _memory_energies(layout, device, remembers)
-    if idle is not None and wall_time_s is not None:
-        found["idle"] = idle.si * wall_time_s
+    found |= _memory_energies(layout, device, remembers, bytes_down > 0)
+    if rewritten is not None and "flash_update" in found:
+        found["flash_update"] = rewritten + rewriting_of(layout.wholes, device)
+    waiting_s = _waiting_s(device, reply, bytes_down, wall_time_s, training_s, bool(found.get("training")))
+    if waiting_s is not None and device.idle_power is not None:
+        found["idle"] = device.idle_power.si * waiting_s
     besides = {term: Charge(term, energy, "J", "modelled") for term, energy in found.items()}
     besides |= {charge.term: charge for charge in downlink_charge(bytes_down, device, boundary)}
     return (*reply, *(besides[term] for term in ROUND_TERMS if term in besides))
 
 
+def _waiting_s(
+    device: Device,
+    reply: tuple[Charge, ...],
+    bytes_down: int,
+    wall_time_s: float | None,
+    training_s: float | None,
+    trained: bool,
+) -> float | None:
+    check_amounts(wall_time_s=wall_time_s, training_s=training_s)
+    if wall_time_s is None:
+        return None
+    if trained and training_s is None and device.idle_power is not None:
+        raise CostError(
+            "wall_time_s is given and training is charged, but not how long it took, so that time would be paid for "
+            "twice; give training_s"
+        )
+    bytes_up = sum(charge.bytes for charge in reply)
+    return round_time(
+        device, wall_time_s, bytes_up=bytes_up, bytes_down=bytes_down, training_s=training_s or 0.0
+    ).waiting_s
+
+
 @lru_cache(maxsize=64)  # The same in every round of a client.
-def _memory_energies(layout: Layout, device: Device, remembers: bool) -> Mapping[str, float]:
+def _memory_energies(layout: Layout, device: Device, remembers: bool, received: bool) -> Mapping[str, float]:
     memory = device.memory
     if memory is None:
         return {}
     levels = working_levels(layout, memory)
-    whole_bits = 8 * sum(tensor.size * _element_bytes(tensor.dtype) for tensor in layout.wholes)
     found = {"selection": math.fsum((layout.sizes * traffic(levels, 1, 0)).tolist())}
     if remembers:
         found["residual"] = math.fsum((layout.sizes * traffic(levels, 1, 1)).tolist())
-    written = (layout.sizes * traffic(levels, 0, 1)).tolist()
-    found["memory_update"] = math.fsum((*written, whole_bits * memory.main.write.si))
+    if received:
+        written = (layout.sizes * traffic(levels, 0, 1)).tolist()
+        whole_bits = sum(stored_bits(tensor) for tensor in layout.wholes)
+        found["memory_update"] = math.fsum((*written, whole_bits * memory.main.write.si))
+    if received and flash_of(memory) is not None:
+        found["flash_update"] = rewriting_of((*layout.tensors, *layout.wholes), device)
     return found
-
-
-def _element_bytes(dtype: str) -> int:
-    return ELEMENT_BITS // 8 if dtype == "bfloat16" else np.dtype(dtype).itemsize
-
-
-def _check_amounts(**amounts: float | None) -> None:
-    for name, amount in amounts.items():
-        if amount is not None and not 0 <= amount < math.inf:
-            raise CostError(
-                f"{name} is {amount}, expected a finite number of at least 0, or None where it is not known"
-            )
 
 
 # ---------------------------------------------------------------- what a mask costs

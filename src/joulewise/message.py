@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,20 +15,14 @@ from joulewise.costs import Costs
 from joulewise.errors import RuleError
 from joulewise.layout import Vector
 from joulewise.ledger import header_energy, mask_energy
-from joulewise.prices import index_bits
-from joulewise.rules import Budget, Bytes, Joules, MinVariance, Rule, TopK
+from joulewise.marginal import marginal_prices, room_of
+from joulewise.order import Order, Ordered
+from joulewise.rules import Budget, Bytes, Joules, MinVariance, Rule
 from joulewise.select import Selection, select
+from joulewise.tensorwise import Floats
 
 ENCODINGS = 6
 SLACK = 0.01
-REFINEMENTS = 8
-"""Of the first estimate: the density of each tensor follows from the prices, and the prices from it."""
-SETTLED_BITS = 0.01
-BLOCK_STEPS = 40
-ROUGH = 0.05
-"""How near to the budget a selection comes that only tells densities, where blocks make it a search."""
-# Encoded bits of a value above a threshold: sign and mantissa, and what its exponent still has to say.
-TYPICAL_VALUE_BITS = {"float32": 26.0, "float16": 13.0, "bfloat16": 10.0, "int8": 8.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,10 +32,12 @@ class Draft:
     Args:
         selection: what it keeps.
         encoded: its bytes, and where they went.
+        priced: the prices that it was chosen by.
     """
 
     selection: Selection
     encoded: Encoded
+    priced: Costs
 
     @property
     def kept(self) -> int:
@@ -76,10 +73,10 @@ class Brief:
         """
         # The same key at each attempt: a random order, too, is one order.
         seed = None if rng is None else int(rng.integers(2**63))
+        priced = marginal_prices(self.carried, self.costs, self.rule, self.budget, self.values)
         if not isinstance(self.budget, Joules | Bytes):
-            return self.attempt(self.budget, self.costs, seed)
-        priced = self._priced(self.budget, seed)
-        if isinstance(self.budget, Joules) and isinstance(self.rule, MinVariance):
+            return self.attempt(self.budget, priced, seed)
+        if isinstance(self.rule, MinVariance):
             if self.costs.blocks:  # To search for a draw that fits would make what is sent biased.
                 raise RuleError(
                     "MinVariance cannot meet Joules in expectation where memory moves in blocks (lines, pages), whose "
@@ -88,9 +85,9 @@ class Brief:
             return self._in_expectation(self.budget, priced, seed)
         return _settled(_longest_that_fits(self, self.budget, priced, seed), self.budget, self.costs)
 
-    def _in_expectation(self, budget: Joules, priced: Costs, seed: int | None) -> Draft:
+    def _in_expectation(self, budget: Joules | Bytes, priced: Costs, seed: int | None) -> Draft:
         """Draw once to see what the header takes and how far the estimated prices are off, then at that scale."""
-        draft, room = self.attempt(budget, priced, seed), _room(budget, self.costs)
+        draft, room = self.attempt(budget, priced, seed), room_of(budget, self.costs)
         spent, constant = _spending(budget, draft, self.costs)
         estimate = _estimate(budget, draft, priced)
         if spent > constant and estimate > 0:
@@ -99,83 +96,46 @@ class Brief:
         return _settled(draft, budget, self.costs)
 
     def attempt(self, budget: Budget | None, priced: Costs, seed: int | None) -> Draft:
-        """Select under a budget at estimated prices and the energy of blocks, and encode."""
-        selection = self._chosen(self.rule, budget, priced, seed)
-        return Draft(selection, encode_detailed(selection, self.costs.layout, self.values, self.whole))
-
-    def _chosen(
-        self, rule: Rule, budget: Budget | None, priced: Costs, seed: int | None, slack: float = SLACK / 8
-    ) -> Selection:
-        def within(limited: Budget | None) -> Selection:
-            rng = None if seed is None else np.random.default_rng(seed)
-            return select(self.carried, priced, rule, limited, rng)
-
-        if isinstance(budget, Joules) and priced.blocks:
-            return _within_blocks(within, budget, priced, slack)
-        return within(budget)
-
-    def _priced(self, budget: Joules | Bytes, seed: int | None) -> Costs:
-        """Prices at the density that TopK would give each tensor at this budget, at a fixed point of the two."""
-        costs = self.costs
-        if isinstance(budget, Joules) and not costs.per_bit.any():
-            return costs
-        types = (self.values,) * len(costs.layout.tensors) if isinstance(self.values, str) else self.values
-        value_bits = np.array([TYPICAL_VALUE_BITS[value_type] for value_type in types], dtype=np.float64)
-        priced = costs.at_bits(value_bits + index_bits(0.01))
-        for _ in range(REFINEMENTS):
-            counts = costs.layout.counts(self._chosen(TopK(), budget, priced, seed, ROUGH).indices)
-            density = np.maximum(counts, 0.5) / np.maximum(costs.layout.sizes, 1)
-            bits = value_bits + index_bits(np.minimum(density, 0.5))
-            settled = bool(np.all(np.abs(bits - priced.bits_per_kept) <= SETTLED_BITS))
-            priced = priced.at_bits(bits)
-            if settled:
-                break
-        return priced
+        """Select under a budget at these prices, blocks left out, and encode."""
+        rng = None if seed is None else np.random.default_rng(seed)
+        selection = select(self.carried, priced, self.rule, budget, rng)
+        return Draft(selection, encode_detailed(selection, self.costs.layout, self.values, self.whole), priced)
 
 
-def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced: Costs, slack: float) -> Selection:
-    """The longest selection whose prices and blocks together take at most the budget.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Limits:
+    """Limits on what prices and blocks take together, as limits on the prices alone, which `select` knows.
 
-    Blocks are no sum over coordinates, but what they take only grows along the order: the limit on the prices alone is
-    moved until both together meet the budget, but for the share `slack` of it.
+    Without blocks, or with a budget in bytes, they are the same.
     """
-    room = _room(budget, priced)
-    tried = within(_limited(budget, room))
-    if (most := _taken(tried, priced)) <= room:
-        return tried
-    # What a selection spent is the least limit that makes it.
-    low, least, fits, kept, high = 0.0, 0.0, None, int(tried.indices.size), float(tried.spent or 0.0)
-    for step in range(BLOCK_STEPS):
-        if kept - (0 if fits is None else fits.indices.size) <= 1 or least >= (1 - slack) * room:
-            break
-        if step % 3 == 2 or (step and not low):
-            limit = _between(low, high)
-        else:
-            limit = _on_the_line((low, least), (high, most), (1 - slack / 2) * room)
-        tried = within(_limited(budget, limit))
-        taken = _taken(tried, priced)
-        if taken <= room:
-            low, least, fits = limit, taken, tried
-        else:
-            high, most, kept = min(limit, float(tried.spent or 0.0)), taken, int(tried.indices.size)
-    return within(_limited(budget, 0.0)) if fits is None else fits
 
+    brief: Brief
+    budget: Joules | Bytes
+    priced: Costs
+    seed: int | None
+    order: Order | None = None
+    energies: Floats | None = None
 
-def _between(low: float, high: float) -> float:
-    """Halfway in logarithms; far below where nothing is known to fit: few coordinates may touch every block."""
-    return math.sqrt(low * high) if low > 0 else high / 8
+    def reaching(self, limit: float) -> _Limits:
+        """The same with the candidates of a limit at hand, where blocks make it a search among them."""
+        if isinstance(self.budget, Bytes) or not self.priced.blocks:
+            return self
+        if self.order is not None and self.energies is not None:
+            inside = self.order.reached(self.energies, limit) < self.energies.size
+            if inside or self.order.complete:
+                return self
+        # A second time, all there is: estimates that are that far off are not worth a third.
+        most = limit if self.order is None else sys.float_info.max
+        rule, seed = self.brief.rule, self.seed or 0
+        assert isinstance(rule, Ordered)  # The others have no budgets that are searched for.
+        order = Order.of(self.brief.carried, self.priced, rule, most, seed)
+        return replace(self, order=order, energies=order.energies(self.priced))
 
-
-def _on_the_line(fits: tuple[float, float], misses: tuple[float, float], aim: float) -> float:
-    """Where the line through two limits and what they take meets the aim; a line in logarithms, if it may be."""
-    (low, least), (high, most) = fits, misses
-    if low > 0 < least < aim:
-        share = math.log(aim / least) / math.log(most / least)
-        limit = low * math.exp(share * math.log(high / low))
-    else:
-        limit = low + (high - low) * max(aim - least, 0.0) / (most - least)
-    margin = 1e-3 * (high - low)
-    return min(max(limit, low + margin), high - margin)
+    def budget_at(self, limit: float) -> Joules | Bytes:
+        """What `select` is given so that prices and blocks take at most `limit`."""
+        if self.order is None or self.energies is None:
+            return _limited(self.budget, limit)
+        return Joules(self.order.price_limit(self.order.reached(self.energies, limit)))
 
 
 def _taken(selection: Selection, priced: Costs) -> float:
@@ -198,12 +158,13 @@ def _longest_that_fits(brief: Brief, budget: Joules | Bytes, priced: Costs, seed
     Encoded size grows along the order, so messages that fit and messages that do not bracket the end. At most
     six encodings are made; the longest that fitted counts, or else the message that keeps nothing.
     """
-    room = _room(budget, brief.costs)
+    room = room_of(budget, brief.costs)
     best: Draft | None = None
     fits, misses = _Try(0.0, 0.0, 0), _Try(math.inf, math.inf, int(np.count_nonzero(brief.carried)) + 1)
-    limit, streak, before = room, 0, fits
+    limit, streak, before, limits = room, 0, fits, _Limits(brief, budget, priced, seed)
     for _ in range(ENCODINGS):
-        draft = brief.attempt(_limited(budget, limit), priced, seed)
+        limits = limits.reaching(limit)
+        draft = brief.attempt(limits.budget_at(limit), priced, seed)
         spent, constant = _spending(budget, draft, brief.costs)
         if spent <= room:
             before, fits, streak = fits, _Try(limit, spent, draft.kept), max(streak, 0) + 1
@@ -217,7 +178,17 @@ def _longest_that_fits(brief: Brief, budget: Joules | Bytes, priced: Costs, seed
             limit = _further(before, fits, constant, room)
         else:
             limit = _next_limit(fits, misses, constant, room, streak)
-    return best or _nothing_kept(brief.attempt(_limited(budget, 0.0), priced, seed), budget)
+    if best is None:
+        return _nothing_kept(brief.attempt(_limited(budget, 0.0), priced, seed), budget)
+    return _filled(best, limits, room) if limits.order is not None and budget.fill else best
+
+
+def _filled(best: Draft, limits: _Limits, room: float) -> Draft:
+    """The draft with what is left spent on later coordinates, if those do not touch so much that it no longer fits."""
+    taken, _ = _spending(limits.budget, best, limits.brief.costs)
+    more = float(best.selection.spent or 0.0) + room - taken
+    longer = limits.brief.attempt(Joules(more, fill=True), limits.priced, limits.seed)
+    return longer if _spending(limits.budget, longer, limits.brief.costs)[0] <= room else best
 
 
 def _settled(draft: Draft, budget: Joules | Bytes, costs: Costs) -> Draft:
@@ -266,12 +237,6 @@ def _next_limit(fits: _Try, misses: _Try, constant: float, room: float, streak: 
 
 def _limited(budget: Joules | Bytes, limit: float) -> Joules | Bytes:
     return Bytes(int(limit), budget.fill) if isinstance(budget, Bytes) else Joules(limit, fill=budget.fill)
-
-
-def _room(budget: Joules | Bytes, costs: Costs) -> float:
-    if isinstance(budget, Bytes):
-        return float(budget.n)
-    return budget.budget - (costs.fixed if budget.includes_fixed else 0.0)
 
 
 def _spending(budget: Joules | Bytes, draft: Draft, costs: Costs) -> tuple[float, float]:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from joulewise.costs import Block, Term
-from joulewise.devices import Device, Level, Link
+from joulewise.devices import Device, Entry, Level, Link, describe
 from joulewise.errors import CostError
 from joulewise.layout import Layout
 from joulewise.residency import cache_lines, flash_of, flash_pages, traffic, working_levels
@@ -52,6 +54,7 @@ class Sender:
         links: of each tensor; none with boundary ``memory``.
         boundary: what a price takes in.
         step: of the optimizer, where the gradient is compressed.
+        in_ram: bool[tensors], tensors whose weights stay in RAM although those of the others lie in flash.
     """
 
     layout: Layout
@@ -61,6 +64,7 @@ class Sender:
     links: tuple[Link, ...]
     boundary: Boundary
     step: Step | None
+    in_ram: npt.NDArray[np.bool_]
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -86,7 +90,8 @@ class Sender:
         if self.step is not None:
             terms.append(plain("optimizer", self._optimizer_traffic(self.step) + self._arithmetic(self.step)))
         if self.flash is not None:
-            terms.append(plain("persistence", traffic([self.flash] * len(self.layout.tensors), 0, 1)))
+            written = traffic([self.flash] * len(self.layout.tensors), 0, 1)
+            terms.append(plain("persistence", np.where(self.in_ram, 0.0, written)))
         return terms
 
     def blocks(self) -> list[Block | None]:
@@ -94,8 +99,20 @@ class Sender:
         lines = None
         if self.step is not None and self.levels:
             lines = cache_lines("cache_lines", self.levels, self._optimizer_traffic(self.step))
-        pages = None if self.flash is None else flash_pages("flash_pages", self.flash, len(self.layout.tensors))
+        pages = None if self.flash is None else flash_pages("flash_pages", self.flash, ~self.in_ram)
         return [lines, pages]
+
+    def origins(self) -> list[Entry]:
+        """The numbers of the device and its links that stand behind these terms, and behind `Costs.fixed`."""
+        parts = _of_memory(self.device, self.levels, self.flash, writes_only=False)
+        if self.step is not None and self.device.compute is not None:
+            parts += [each for each in describe(self.device.compute, "compute") if each.path != "compute.training"]
+        left_out = {"link.duty_cycle"} | (
+            set() if self.boundary == "device" else {"link.base_power", "link.up.goodput"}
+        )
+        entries = [each for link in self.links for each in describe(link, "link")]
+        parts += [each for each in entries if each.path not in left_out and not each.path.startswith("link.down.")]
+        return list(dict.fromkeys(parts))
 
     def _optimizer_traffic(self, step: Step) -> Floats:
         if not self.levels:
@@ -124,47 +141,85 @@ class Receivers:
 
     Args:
         count: how many; may be a mean.
-        down_per_bit: float64[tensors], energy of receiving a bit; 0 where no downlink is priced.
+        device: of what kind.
+        links: of each tensor, over which they receive; none where no downlink is priced.
+        stored: bool[tensors], of which tensors the weights lie in flash.
         levels: where each tensor's weights lie between rounds; none where no memory is known.
-        flash: where they lie, if that is flash.
+        prefix: of the paths of their numbers; empty where they are devices like the sender.
     """
 
     count: float
-    down_per_bit: Floats
+    device: Device
+    links: tuple[Link, ...]
+    stored: npt.NDArray[np.bool_]
     levels: tuple[Level, ...]
-    flash: Level | None
+    prefix: str
 
     @classmethod
-    def of(cls, layout: Layout, count: float, device: Device, links: tuple[Link, ...], same: bool) -> Receivers:
-        """Receivers of one kind; with `links` (none: the boundary leaves links out), the sender's where `same`."""
+    def of(cls, sender: Sender, count: float, receiver: Device | None) -> Receivers:
+        """Receivers of one kind; None: like the sender, on the same links and with the same tensors in RAM."""
+        layout, device = sender.layout, sender.device if receiver is None else receiver
         if device.prices is not None:
             raise CostError(f"receiver {device.name!r} is relative, but the sender pays in joules; give one in joules")
-        own = 0.0 if device.link is None else device.link.down_per_bit
-        down = [link.down_per_bit if same else own for link in links] or [0.0] * len(layout.tensors)
-        flash = None if device.memory is None else flash_of(device.memory)
-        levels = () if device.memory is None else working_levels(layout, device.memory)
-        kept = levels if flash is None else (flash,) * len(layout.tensors)
-        return cls(count, np.array(down, dtype=np.float64), kept, flash)
+        links = sender.links
+        if receiver is not None and links:  # Without, the boundary leaves links out.
+            links = () if receiver.link is None else (receiver.link,) * len(layout.tensors)
+        memory = device.memory
+        flash = None if memory is None else flash_of(memory)
+        in_ram = sender.in_ram if receiver is None else np.zeros(len(layout.tensors), dtype=bool)
+        stored = ~in_ram if flash is not None else np.zeros(len(layout.tensors), dtype=bool)
+        levels = () if memory is None else working_levels(layout, memory)
+        kept = tuple(flash if flash and inside else each for each, inside in zip(levels, stored, strict=False))
+        return cls(count, device, links, stored, kept, "" if receiver is None else "receiver.")
 
     def terms(self, bits: Floats) -> list[Term]:
         """What they pay for one coordinate of each tensor."""
-        terms = []
-        if self.count and self.down_per_bit.any():
-            terms.append(per_bit("downlink_share", self.count * self.down_per_bit, bits))
+        terms, down = [], np.array([link.down_per_bit for link in self.links], dtype=np.float64)
+        if self.count and down.any():
+            terms.append(per_bit("downlink_share", self.count * down, bits))
         if self.count and self.levels:
             terms.append(plain("receiver_write", self._written()))
         return terms
 
     def blocks(self) -> list[Block | None]:
-        """What they move in blocks."""
+        """What they move in blocks: pages where weights lie in flash, lines elsewhere."""
         if not self.count or not self.levels:
             return []
-        if self.flash is not None:
-            return [flash_pages("receiver_flash_pages", self.flash, len(self.levels), self.count)]
-        return [cache_lines("receiver_cache_lines", self.levels, self._written())]
+        flash = self._flash
+        pages = None if flash is None else flash_pages("receiver_flash_pages", flash, self.stored, self.count)
+        scattered = np.where(self.stored, 0.0, self._written())
+        lines = cache_lines("receiver_cache_lines", self.levels, scattered) if scattered.any() else None
+        return [pages, lines]
+
+    def origins(self) -> list[Entry]:
+        """The numbers of the receivers that stand behind these terms."""
+        if not self.count:
+            return []
+        parts = _of_memory(self.device, self.levels, self._flash, writes_only=True)
+        for link in self.links:
+            if link.down_per_bit:
+                shared = ("link.down.marginal", "link.framing", "link.retransmission")
+                parts += [each for each in describe(link, "link") if each.path in shared]
+        prefixed = [msgspec.structs.replace(each, path=self.prefix + each.path) for each in parts]
+        return list(dict.fromkeys(prefixed))
+
+    @property
+    def _flash(self) -> Level | None:
+        return None if self.device.memory is None else flash_of(self.device.memory)
 
     def _written(self) -> Floats:
         return self.count * traffic(self.levels, 0, 1)
+
+
+def _of_memory(device: Device, levels: tuple[Level, ...], flash: Level | None, *, writes_only: bool) -> list[Entry]:
+    """The numbers of the levels of memory that something lies in; flash is only ever written to."""
+    if device.memory is None:
+        return []
+    homes = [*levels, *([] if flash is None else [flash])]
+    used = {name for name in ("sram", "dram", "flash") if any(each is getattr(device.memory, name) for each in homes)}
+    read_nowhere = {f"memory.{name}.read" for name in used if writes_only or name == "flash"}
+    entries = describe(device.memory, "memory")
+    return [each for each in entries if each.path.split(".")[1] in used and each.path not in read_nowhere]
 
 
 def plain(name: str, per_kept: Floats) -> Term:

@@ -1,58 +1,94 @@
-"""Prices of a model of which only a part lies in flash."""
+"""Flash that is rewritten when a new model arrives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
-from joulewise.costs import Block, Costs, Term, sum_of
-from joulewise.errors import CostError
-from joulewise.tensorwise import match
+from joulewise.costs import Costs
+from joulewise.devices import Device
+from joulewise.layout import Tensor
+from joulewise.residency import ELEMENT_BITS, flash_of, page_energy
 
+UInt32 = npt.NDArray[np.uint32]
 PERSISTENCE, PAGES = "persistence", "flash_pages"
 
 
-def in_ram(costs: Costs, patterns: Sequence[str]) -> Costs:
-    """The same prices when the weights of some tensors stay in RAM between rounds, those of the others in flash.
+def rewriting(costs: Costs, kept: UInt32 | None = None, changed: UInt32 | None = None) -> float:
+    """Energy of rewriting the parameters that a received model changes, without what a reply has paid for.
 
-    Tensors in RAM pay neither for rewritten bits nor for pages.
+    A page of flash with a change is erased and written whole. The pages on which a client's own kept coordinates lie
+    are in the charges of its reply (``persistence``, and pages in ``blocks``), so they are not counted again: with the
+    reply's charges this is the energy of one rewriting. Tensors that stay in RAM (`price`, ``in_ram``) are none.
 
     Args:
-        costs: of a device whose weights lie in flash.
-        patterns: names of tensors, or patterns (``*``, ``?``).
-
-    Raises:
-        CostError: the weights do not lie in flash, or a pattern matches no tensor.
+        costs: prices of the device, in joules.
+        kept: uint32[k], ascending: what the client's own reply keeps; None for no reply.
+        changed: uint32[k], ascending: which coordinates the received model changes; None for all, as when the server
+            sends the whole model.
 
     Example:
         >>> from joulewise.devices import load_device
         >>> from joulewise.layout import Layout
         >>> from joulewise.prices import price
-        >>> layout = Layout.of({"body.weight": np.ones((64, 64)), "head.weight": np.ones((10, 64))})
+        >>> layout = Layout.of({"fc.weight": np.ones((64, 64))})
         >>> costs = price(layout, load_device("mcu-flash-ble-nrf5340"))
-        >>> round(in_ram(costs, ["head*"]).contrast, 1)
-        2.0
+        >>> own = np.array([0], np.uint32)
+        >>> round(rewriting(costs) / rewriting(costs, own), 3), rewriting(costs, own, own)  # one page of four
+        (1.333, 0.0)
     """
-    if not any(term.name == PERSISTENCE for term in costs.terms):
-        raise CostError("in_ram is for devices whose weights lie in flash (memory.weights = 'flash'); leave it out")
-    close = np.array([found is not None for found in match("in_ram", dict.fromkeys(patterns, True), costs.layout)])
-    terms = tuple(_without(term, close) for term in costs.terms)
-    per_kept = sum_of([term.per_kept for term in terms], len(close))
-    return replace(
-        costs, terms=terms, per_kept=per_kept, blocks=tuple(_unpaged(block, close) for block in costs.blocks)
-    )
+    own = np.empty(0, np.uint32) if kept is None else kept
+    every = _of_all(costs) if changed is None else _of(costs, np.union1d(changed, own))
+    return max(0.0, every - _of(costs, own))
 
 
-def _without(term: Term, close: npt.NDArray[np.bool_]) -> Term:
-    return replace(term, per_kept=np.where(close, 0.0, term.per_kept)) if term.name == PERSISTENCE else term
+def rewriting_of(tensors: Iterable[Tensor], device: Device) -> float:
+    """Energy of rewriting whole tensors, each from a page of its own; 0 where the weights do not lie in flash.
+
+    Parameters lie there in float32, what travels whole in its own element type.
+
+    Example:
+        >>> from joulewise.devices import load_device
+        >>> from joulewise.layout import Layout
+        >>> layout = Layout.of({"fc.weight": np.ones((64, 64))})
+        >>> flash = load_device("mcu-flash-ble-nrf5340")
+        >>> rewriting_of(layout.tensors, load_device("phone-lte-2021")), round(rewriting_of(layout.tensors, flash), 4)
+        (0.0, 0.0053)
+    """
+    flash = None if device.memory is None else flash_of(device.memory)
+    if flash is None:
+        return 0.0
+    if flash.page is None:
+        return math.fsum(stored_bits(tensor) * flash.write.si for tensor in tensors)
+    page_bits = max(1, int(flash.page.si * 8 // ELEMENT_BITS)) * ELEMENT_BITS
+    return math.fsum(-(-stored_bits(tensor) // page_bits) * page_energy(flash) for tensor in tensors)
 
 
-def _unpaged(block: Block, close: npt.NDArray[np.bool_]) -> Block:
-    if block.name != PAGES:
-        return block
-    return replace(
-        block, per_touched=np.where(close, 0.0, block.per_touched), included=np.where(close, 0.0, block.included)
-    )
+def stored_bits(tensor: Tensor) -> int:
+    """Bits that a tensor takes on a client: parameters are float32, what travels whole has its own element type."""
+    whole = tensor.kind in {"buffer", "whole"} and tensor.dtype != "bfloat16"  # which NumPy does not know
+    return tensor.size * (8 * np.dtype(tensor.dtype).itemsize if whole else ELEMENT_BITS)
+
+
+def _of(costs: Costs, indices: UInt32) -> float:
+    """What rewriting these coordinates takes: their own bits, and the rest of their pages."""
+    pages = [block.energy(indices, costs.layout) for block in costs.blocks if block.name == PAGES]
+    return math.fsum((_own_bits(costs, costs.layout.counts(indices)), *pages))
+
+
+def _of_all(costs: Costs) -> float:
+    """The same for every coordinate, without a list of them."""
+    sizes = costs.layout.sizes
+    pages = [
+        float(block.per_touched @ -(-sizes // block.elements) - block.included @ sizes)
+        for block in costs.blocks
+        if block.name == PAGES
+    ]
+    return math.fsum((_own_bits(costs, sizes), *pages))
+
+
+def _own_bits(costs: Costs, counts: npt.NDArray[np.int64]) -> float:
+    return math.fsum(float(term.per_kept @ counts) for term in costs.terms if term.name == PERSISTENCE)

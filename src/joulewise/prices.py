@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from joulewise.costs import Costs, Term, sum_of, warn_if_coarse
-from joulewise.devices import ByKind, Device, Entry, Link, Residency, describe
+from joulewise.costs import Costs, Term, Transmission, sum_of, warn_if_coarse
+from joulewise.devices import ByKind, Device, Link, Residency, describe
 from joulewise.errors import CostError
 from joulewise.layout import Layout
 from joulewise.payers import STEPS, Optimizer, Receivers, Sender, Update
 from joulewise.payers import Boundary as Boundary  # noqa: PLC0414 (users look for it here)
-from joulewise.residency import working_levels
+from joulewise.residency import flash_of
 from joulewise.tensorwise import Floats, PerTensor, bits_of, checked, match
 
 
@@ -31,6 +32,7 @@ def price(  # noqa: PLR0913 (one place for all that a price depends on)
     optimizer: Optimizer = "sgd",
     fan_out: float = 0.0,
     receiver: Device | None = None,
+    in_ram: Sequence[str] = (),
 ) -> Costs:
     """Price a model's tensors on a device.
 
@@ -57,7 +59,9 @@ def price(  # noqa: PLR0913 (one place for all that a price depends on)
     choice does not change (training, reading the vector, the fixed energy of a link, idle power, a duty cycle) is no
     part either; the ledger has it. Tensors of kind ``local`` are never sent and have no price.
 
-    Synthetic devices price a coordinate by the kind or the size of its tensor, whatever its bits.
+    Synthetic devices price a coordinate by the kind or the size of its tensor, whatever its bits. Their prices stand
+    for all that it takes: `boundary` does not change them (`Costs.boundary` is ``synthetic``), and what would add a
+    term in joules is refused.
 
     Args:
         layout: the tensors.
@@ -72,6 +76,8 @@ def price(  # noqa: PLR0913 (one place for all that a price depends on)
         fan_out: how many other devices must receive and write a coordinate because this client sent it (a mean:
             receivers times the share of them to whom nobody else's update would have brought it).
         receiver: those devices; None for devices like this one.
+        in_ram: names of tensors, or patterns, whose weights stay in RAM between rounds on a device whose others lie in
+            flash, and on receivers like it: they are rewritten there, and pay neither for flash nor for its pages.
 
     Raises:
         CostError: an argument is out of range or does not fit the layout, or the device lacks what the
@@ -90,16 +96,20 @@ def price(  # noqa: PLR0913 (one place for all that a price depends on)
     _check_choices(boundary=(boundary, Boundary), update=(update, Update), optimizer=(optimizer, Optimizer))
     values = bits_of("value_bits", value_bits, layout)
     bits = values + index_bits(_densities(density, layout))
-    if not 0 <= fan_out < math.inf:
+    if not 0 <= fan_out <= sys.float_info.max:
         raise CostError(f"fan_out is {fan_out}, expected a finite number of receivers of at least 0")
     if device.prices is not None:
-        _check_relative(device, link=link, fan_out=fan_out or None, receiver=receiver)
+        pruned = update if update == "gradient" else None
+        _check_relative(
+            device, link=link, update=pruned, fan_out=fan_out or None, receiver=receiver, in_ram=in_ram or None
+        )
         costs = _price_relative(layout, device, device.prices, bits)
     else:
         links = () if boundary == "memory" else tuple(_links(layout, device, link))
-        others = Receivers.of(layout, fan_out, device if receiver is None else receiver, links, receiver is None)
         step = STEPS[optimizer] if update == "gradient" else None
-        costs = _price_joules(Sender(layout, device, values, bits, links, boundary, step), others)
+        close = _in_ram(layout, device, in_ram)
+        sender = Sender(layout, device, values, bits, links, boundary, step, close)
+        costs = _price_joules(sender, Receivers.of(sender, fan_out, receiver))
     warn_if_coarse(costs)
     return costs
 
@@ -145,19 +155,34 @@ def _price_joules(sender: Sender, receivers: Receivers) -> Costs:
     tensors = len(sender.layout.tensors)
     terms = (*sender.terms(), *receivers.terms(sender.bits))
     blocks = tuple(block for block in (*sender.blocks(), *receivers.blocks()) if block is not None)
-    used = [link for position, link in enumerate(sender.links) if link not in sender.links[:position]]
+    transmissions = tuple(_transmissions(sender))
     return Costs(
         layout=sender.layout,
         unit="J",
         per_kept=sum_of([term.per_kept for term in terms], tensors),
         bits_per_kept=sender.bits,
         per_bit=sum_of([term.per_bit for term in terms], tensors),
-        fixed=math.fsum(link.fixed.si for link in used if link.fixed is not None),
+        fixed=math.fsum(each.fixed for each in transmissions),
         terms=terms,
         boundary=sender.boundary,
-        origins=_origins(sender, used, {term.name for term in terms}),
+        origins=tuple(dict.fromkeys((*sender.origins(), *receivers.origins()))),
         blocks=blocks,
+        transmissions=transmissions,
     )
+
+
+def _transmissions(sender: Sender) -> Iterator[Transmission]:
+    """One for each link over which something goes: a tensor without elements uses none."""
+    sizes = sender.layout.sizes
+    for link in dict.fromkeys(each for each, size in zip(sender.links, sizes, strict=False) if size):
+        fixed = 0.0 if link.fixed is None else link.fixed.si
+        yield Transmission(fixed, np.array([each == link for each in sender.links]))
+
+
+def _in_ram(layout: Layout, device: Device, patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
+    if patterns and (device.memory is None or flash_of(device.memory) is None):
+        raise CostError("in_ram is for devices whose weights lie in flash (memory.weights = 'flash'); leave it out")
+    return np.array([found is not None for found in match("in_ram", dict.fromkeys(patterns, True), layout)], dtype=bool)
 
 
 def _links(layout: Layout, device: Device, link: Link | Mapping[str, Link] | None) -> list[Link]:
@@ -171,33 +196,6 @@ def _links(layout: Layout, device: Device, link: Link | Mapping[str, Link] | Non
             "boundary='memory'"
         )
     return [each for each in links if each is not None]
-
-
-def _origins(sender: Sender, links: list[Link], terms: set[str]) -> tuple[Entry, ...]:
-    """The numbers of the device that stand behind these terms."""
-    device = sender.device
-    entries = [] if device.memory is None else [*describe(device.memory, "memory")]
-    entries += [] if device.compute is None else [*describe(device.compute, "compute")]
-    entries += [entry for each in links for entry in describe(each, "link")]
-    left_out = {"link.duty_cycle", "compute.training"}
-    left_out |= set() if sender.boundary == "device" else {"link.base_power", "link.up.goodput"}
-    left_out |= set() if sender.step is not None else {"compute.add", "compute.multiply", "compute.per_update"}
-    used = _levels_used(sender, "receiver_write" in terms)
-    return tuple(
-        entry
-        for entry in entries
-        if entry.path not in left_out
-        and (not entry.path.startswith("link.down.") or "downlink_share" in terms)
-        and (not entry.path.startswith("memory.") or entry.path.split(".")[1] in used)
-    )
-
-
-def _levels_used(sender: Sender, written: bool) -> set[str]:
-    memory = sender.device.memory
-    if memory is None:
-        return set()
-    levels = [*sender.levels, sender.flash, *(working_levels(sender.layout, memory) if written else ())]
-    return {name for name in ("sram", "dram", "flash") if any(each is getattr(memory, name) for each in levels if each)}
 
 
 # ---------------------------------------------------------------- arguments

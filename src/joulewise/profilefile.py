@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from joulewise import schema
 from joulewise.errors import ProfileError
 
 LARGEST_FILE_BYTES = 1 << 20
+DEEPEST = 8
+"""Tables inside of tables that are looked at; whatever lies deeper belongs to no device and is refused as unknown."""
 
 _WORDS = {
     " | null": "",
@@ -59,6 +62,36 @@ def tables(content: bytes, file: str) -> dict[str, Any]:
         ) from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ProfileError(f"device file {file!r} is not TOML: {error}; mend that place") from None
+
+
+def check_texts(raw: dict[str, Any], file: str, place: str = "") -> None:
+    """Refuse what would steer a terminal, or a page, instead of being read.
+
+    That is control characters other than line breaks and tabs, and those that turn the direction of text.
+
+    Raises:
+        ProfileError: naming the place and the first of them.
+
+    Example:
+        >>> check_texts({"link": {"source": "a table, page 3"}}, "radio.toml")
+    """
+    for key, value in raw.items():
+        where = f"{place}.{key}".removeprefix(".")
+        found = [each for each in f"{key}{value}" if _steers(each)] if isinstance(value, str) else filter(_steers, key)
+        wrong = next(iter(found), None)
+        if wrong is not None:
+            shown = where.encode("unicode_escape").decode()
+            raise ProfileError(
+                f"device file {file!r}: {shown}: holds the control character {wrong!a}, expected text for a reader; "
+                "take it out"
+            )
+        if isinstance(value, dict) and where.count(".") < DEEPEST:
+            check_texts(value, file, where)
+
+
+def _steers(character: str) -> bool:
+    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return turns or (unicodedata.category(character) == "Cc" and character not in "\n\t")
 
 
 def sentence(error: msgspec.ValidationError, raw: dict[str, Any], record: type, file: str) -> str:

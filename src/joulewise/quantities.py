@@ -1,8 +1,8 @@
 """Numbers with a unit and an origin: the leaves of a device profile.
 
 Units are read strictly: a prefix and a unit, or two of them with ``/`` between, in the spelling of the SI
-(``pJ/bit``, ``nJ/byte``, ``Mbit/s``, ``KiB``, ``Wh``). A unit of another dimension is refused, so that energy
-per access cannot stand where energy per bit is due.
+(``pJ/bit``, ``nJ/byte``, ``Mbit/s``, ``KiB``, ``Wh``); names and plurals (``joules``, ``bits``) are refused. A unit of
+another dimension is refused, so that energy per access cannot stand where energy per bit is due.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ watt_hour = 3600 * joule = Wh
 byte = 8 * bit = B
 hertz = 1 / second = Hz
 """
+
+# pint also takes names, plurals and mixtures (joules, kiloJ, bits), which only make a slip harder to see.
+_SYMBOL = re.compile(r"(?:[fpnumkMGTPµ]|[KMG]i)?(?:J|Wh|W|s|Hz|bit|byte|B)")
 
 _WORDS: Mapping[Dimension, str] = {
     (("[energy]", 1),): "energy (J)",
@@ -289,6 +292,9 @@ def _read(unit: str, examples: tuple[str, ...]) -> tuple[float, Dimension]:
         raise ValueError(f"`unit` is {unit!r}, but there is no unit {name!r}; {hint}{_meant(name)}") from None
     except Exception as error:  # pint raises errors of several modules for malformed text
         raise ValueError(f"`unit` is {unit!r}, which is no unit; {hint}") from error
+    if not all(_SYMBOL.fullmatch(name) for name in unit.split("/")):
+        short = f"{parsed:~}".replace(" ", "").replace("µ", "u")
+        raise ValueError(f"`unit` is {unit!r}, but units are written by their symbols; write {short!r}")
     return float(Fraction(str(factor))), tuple(sorted(powers.items()))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from joulewise.costs import Block
 from joulewise.devices import Level, Memory
@@ -71,19 +72,25 @@ def cache_lines(name: str, levels: Sequence[Level], per_kept: Floats) -> Block |
     return Block(name, np.floor(elements).astype(np.int64), moved * elements, moved)
 
 
-def flash_pages(name: str, flash: Level, tensors: int, devices: float = 1.0) -> Block | None:
+def flash_pages(name: str, flash: Level, stored: npt.NDArray[np.bool_], devices: float = 1.0) -> Block | None:
     """The pages of flash that are erased and written whole when something in them changes; None without pages.
 
     Args:
         name: of the block.
         flash: where the weights lie.
-        tensors: how many; each begins on a page of its own.
+        stored: bool[tensors], of which tensors they do; each begins on a page of its own.
         devices: how many devices write the same coordinates.
     """
     if flash.page is None:
         return None
-    erase = 0.0 if flash.erase is None else flash.erase.si
     elements = max(1, int(flash.page.si * 8 // ELEMENT_BITS))
-    page = erase + max(flash.page.si * 8, ELEMENT_BITS) * flash.write.si
-    whole, own = devices * page, devices * ELEMENT_BITS * flash.write.si
-    return Block(name, np.full(tensors, elements), np.full(tensors, whole), np.full(tensors, own))
+    whole, own = devices * page_energy(flash), devices * ELEMENT_BITS * flash.write.si
+    return Block(name, np.full(len(stored), elements), np.where(stored, whole, 0.0), np.where(stored, own, 0.0))
+
+
+def page_energy(flash: Level) -> float:
+    """Energy of erasing a page of flash and writing it whole, in joules; 0 for flash without pages."""
+    if flash.page is None:
+        return 0.0
+    erase = 0.0 if flash.erase is None else flash.erase.si
+    return erase + max(flash.page.si * 8, ELEMENT_BITS) * flash.write.si

@@ -44,7 +44,7 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         kept_by_tensor: number of coordinates sent of each tensor.
         parameters: number of coordinates that it could have sent.
         delta: share of the L2 energy of update plus residual that was kept; None when unknown.
-        contrast: largest over smallest price of a coordinate.
+        contrast: largest over smallest price of a coordinate, of the prices that its update was chosen by.
         accuracy: its own test accuracy, 0 to 1, where that was measured.
         loss: its training loss; None when unknown or not a finite number.
     """

@@ -7,6 +7,7 @@ is one class here, and every file, command and law test picks it up.
 from __future__ import annotations
 
 import math
+import sys
 from fractions import Fraction
 from typing import ClassVar, get_args
 
@@ -97,9 +98,19 @@ RULES: tuple[type[Rule], ...] = get_args(Rule)
 # ------------------------------------------------------------------------------------------------ budgets
 
 
-def _require(holds: bool, name: str, expected: str, value: object) -> None:
+def _require(holds: bool, name: str, expected: str, value: float) -> None:
     if not holds:
-        raise RuleError(f"{name} must be {expected}, but is {value}")
+        raise RuleError(f"{name} must be {expected}, but is {_shown(value)}")
+
+
+def _shown(value: float) -> str:
+    """A number as a reader takes it in: hundreds of digits help nobody."""
+    long = isinstance(value, int) and abs(value) > LARGEST
+    return f"about 10^{int(value).bit_length() * math.log10(2):.0f}" if long else f"{value}"
+
+
+LARGEST = 2**63 - 1
+"""The most bytes that a budget may have."""
 
 
 class Count(msgspec.Struct, frozen=True, tag_field="name", tag="Count", forbid_unknown_fields=True):
@@ -133,8 +144,8 @@ class Joules(msgspec.Struct, frozen=True, tag_field="name", tag="Joules", forbid
 
     Args:
         budget: energy that what is kept may cost.
-        includes_fixed: the fixed cost of a reply is paid from the budget too; where it does not fit, nothing
-            is sent.
+        includes_fixed: the fixed cost of a reply, over all links, is paid from the budget too; where it does not
+            fit, nothing is sent.
         fill: go on after the first coordinate that does not fit and keep later ones that do.
     """
 
@@ -143,7 +154,7 @@ class Joules(msgspec.Struct, frozen=True, tag_field="name", tag="Joules", forbid
     fill: bool = False
 
     def __post_init__(self) -> None:
-        _require(0 <= self.budget < math.inf, "Joules(budget)", "finite and at least 0", self.budget)
+        _require(0 <= self.budget <= sys.float_info.max, "Joules(budget)", "finite and at least 0", self.budget)
 
 
 class Bytes(msgspec.Struct, frozen=True, tag_field="name", tag="Bytes", forbid_unknown_fields=True):
@@ -158,7 +169,7 @@ class Bytes(msgspec.Struct, frozen=True, tag_field="name", tag="Bytes", forbid_u
     fill: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.n >= 0, "Bytes(n)", "at least 0", self.n)
+        _require(0 <= self.n <= LARGEST, "Bytes(n)", f"from 0 to {LARGEST}", self.n)
 
 
 class Price(msgspec.Struct, frozen=True, tag_field="name", tag="Price", forbid_unknown_fields=True):
@@ -167,7 +178,7 @@ class Price(msgspec.Struct, frozen=True, tag_field="name", tag="Price", forbid_u
     value: float
 
     def __post_init__(self) -> None:
-        _require(0 <= self.value < math.inf, "Price(value)", "finite and at least 0", self.value)
+        _require(0 <= self.value <= sys.float_info.max, "Price(value)", "finite and at least 0", self.value)
 
 
 Budget = Count | Density | Joules | Bytes | Price

@@ -71,5 +71,7 @@ def floats(argument: str, value: object) -> Floats:
     """`value` as float64, always a new array."""
     try:
         return np.array(value, dtype=np.float64)
+    except OverflowError as error:
+        raise CostError(f"{argument} holds a number beyond what float64 does, expected finite numbers") from error
     except (TypeError, ValueError) as error:
         raise CostError(f"{argument} is {value!r}, expected numbers") from error

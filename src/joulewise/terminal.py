@@ -32,9 +32,22 @@ def empty_table(*columns: str) -> Table:
     return table
 
 
+def visible(text: str) -> str:
+    r"""Text whose control characters are written out, so that none of them reaches the terminal.
+
+    Example:
+        >>> visible("red \x1b[31m text")
+        'red \\x1b[31m text'
+    """
+    return "".join(f"{each!a}"[1:-1] if ord(each) in _CONTROLS else each for each in text)
+
+
+_CONTROLS = frozenset({*range(32), *range(127, 160)} - {ord("\n"), ord("\t")})
+
+
 def say(text: str) -> None:
-    """Print a line as it is."""
-    open_console().print(text, soft_wrap=True, markup=False)
+    """Print a line as it is, control characters written out."""
+    open_console().print(visible(text), soft_wrap=True, markup=False)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from joulewise.flower import wire
 from joulewise.flower.state import AbstractStore, ContextStore
 from joulewise.layout import Arrays, Kind, Layout
 from joulewise.ledger import round_charges
+from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
 from joulewise.results import ClientResult
 from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule
@@ -136,6 +137,7 @@ class Sparsify:
             multiply_accumulates=None if trained is None else trained * examples,
             remembers=remembers,
             boundary=self._boundary,
+            rewritten=rewriting(costs, sent.selection.indices),
         )
         result = ClientResult(
             partition=partition,
@@ -146,7 +148,7 @@ class Sparsify:
             kept_by_tensor=tuple(layout.counts(sent.selection.indices).tolist()),
             parameters=layout.n,
             delta=sent.selection.delta,
-            contrast=costs.contrast,
+            contrast=sent.contrast,
             loss=_metric(reply, "train-loss"),
         )
         wire.write(reply.content, wire.Reply(sent.payload, sent.state.sequence, result, remembers))
@@ -165,7 +167,10 @@ class Sparsify:
 
 @lru_cache(maxsize=64)
 def priced(layout: Layout, device: Device, compressor: Compressor, boundary: Boundary) -> Costs:
-    """Prices of a model on a device, at the density that the compressor's budget implies, if it does."""
+    """Prices of a model on a device, at one density of all tensors, the one that the compressor's budget implies.
+
+    Those that depend on bits the compressor takes to each tensor's own density in each update.
+    """
     budget = compressor.budget
     count = budget.count(layout.n) if isinstance(budget, Count | Density) else 0.01 * layout.n
     density = min(1.0, max(count, 1.0) / max(layout.n, 1))
