@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +14,10 @@ from joulewise.changes import changes
 from joulewise.costs import SEND_TERMS, Costs
 from joulewise.devices import Device, describe
 from joulewise.errors import CostError, UpdateError
-from joulewise.explanation import DenseUpload, Explanation, Part, PriceShare
-from joulewise.layout import Kind, Layout, Vector
+from joulewise.explanation import DenseUpload, Explanation
+from joulewise.layout import Layout, Vector
 from joulewise.ledger import Charge, addressable, round_charges, total
+from joulewise.parts import part_of, parts_of
 from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
 from joulewise.ranking import first_not_finite
@@ -121,8 +121,8 @@ def _explanation(
         law="laplace" if isinstance(source, Laplace) else "update",
         parameters=layout.n,
         never_sent=sum(tensor.size for tensor in layout.locals),
-        kinds=tuple(_parts(costs, source.topk_counts)),
-        total=_part("total", np.ones(len(layout.tensors), dtype=bool), costs, source.topk_counts),
+        kinds=tuple(parts_of(costs, source.topk_counts)),
+        total=part_of("total", np.ones(len(layout.tensors), dtype=bool), costs, source.topk_counts),
         contrast=costs.contrast,
         price_ratio=prices.ratio,
         spread=prices,
@@ -185,39 +185,6 @@ def _recorded(update: Vector, pricing: _Pricing, density: float) -> Recorded:
     # Half a coordinate where TopK keeps none: what the first one there would cost.
     own = np.maximum(counts, 0.5) / np.maximum(layout.sizes, 1)
     return Recorded(pricing.at(own), update, Density(density).count(layout.n))
-
-
-# ---------------------------------------------------------------- parts
-
-
-def _parts(costs: Costs, counts: Floats) -> Iterator[Part]:
-    kinds = [tensor.kind for tensor in costs.layout.tensors]
-    for kind in dict.fromkeys(kinds):
-        yield _part(kind, np.array([each == kind for each in kinds]), costs, counts)
-
-
-def _part(kind: Kind | Literal["total"], chosen: Any, costs: Costs, counts: Floats) -> Part:
-    sizes, prices = costs.layout.sizes[chosen], costs.per_kept[chosen]
-    size = int(sizes.sum())
-    return Part(
-        kind,
-        int(np.count_nonzero(chosen)),
-        size,
-        size / costs.layout.n,
-        float(counts[chosen].sum()),
-        float(counts[chosen] @ prices),
-        float(sizes @ prices) / max(size, 1),
-        {term.name: float(sizes @ term.per_kept[chosen]) / max(size, 1) for term in costs.terms},
-        {term.name: float(counts[chosen] @ term.per_kept[chosen]) for term in costs.terms},
-        tuple(_price_shares(prices, sizes, costs.layout.n)),
-    )
-
-
-def _price_shares(prices: Floats, sizes: Any, n: int) -> Iterator[PriceShare]:
-    pairs = sorted(zip(prices.tolist(), sizes.tolist(), strict=True))
-    for value, group in groupby(pairs, key=lambda pair: pair[0]):
-        count = sum(size for _, size in group)
-        yield PriceShare(value, count, count / n)
 
 
 # ---------------------------------------------------------------- the round around it
