@@ -60,7 +60,7 @@ def test_long_vectors_agree():
 def test_generated_cases_agree(case: Case, flags, key):
     ranking = rank(case.a, case.costs, case.rule, key if case.rule.random else None)
     if isinstance(case.budget, Price):
-        found = native_select.at_least(LIBRARY, ranking, case.budget.value, flags)
+        found = native_select.at_least(LIBRARY, ranking, case.budget.value, flags=flags)
         expected = prefix.at_least_in_numpy(ranking, case.budget.value)
         assert [part.tobytes() for part in found[:2]] == [part.tobytes() for part in expected[:2]]
         assert found[2] == expected[2]
