@@ -13,7 +13,7 @@ from joulewise.layout import Vector
 from joulewise.order import Order
 from joulewise.prices import index_bits
 from joulewise.rules import CWMP, Budget, Bytes, Count, Density, Joules, Price, Projection, Rule, TopK
-from joulewise.select import select
+from joulewise.select import Source, choose
 from joulewise.tensorwise import Floats
 
 REFINEMENTS = 8
@@ -24,8 +24,11 @@ FIRST_DENSITY = 0.01
 # Encoded bits of a value above a threshold: sign and mantissa, and what its exponent still has to say.
 TYPICAL_VALUE_BITS = {"float32": 26.0, "float16": 13.0, "bfloat16": 10.0, "int8": 8.0}
 
-Kept = Callable[[Costs], npt.NDArray[np.int64]]
-"""How many coordinates of each tensor are kept at some prices."""
+REACH = 1.3
+"""How far beyond a budget an order is looked at, so that the next selections need no pass over the update."""
+
+Kept = Callable[[Source, Costs], tuple[npt.NDArray[np.int64], Source]]
+"""How many coordinates of each tensor are kept at some prices, and what to select from the next time."""
 
 
 def marginal_prices(
@@ -61,21 +64,34 @@ def marginal_prices(
         >>> priced.bits_per_kept.round(2).tolist()  # 26 of a value, and where it is at densities of 1/2 and 1/200
         [26.0, 33.64]
     """
+    return priced_at_margin(Source(vector), costs, rule, budget, values)[0]
+
+
+def priced_at_margin(
+    source: Source, costs: Costs, rule: Rule, budget: Budget | None, values: ValueType | tuple[ValueType, ...]
+) -> tuple[Costs, Source]:
+    """`marginal_prices`, and what to select from the next time.
+
+    Raises:
+        NotFinite: the update, or its sum with the residual, holds NaN or infinity.
+    """
     if costs.per_coordinate or not (costs.per_bit.any() or isinstance(budget, Bytes)):
-        return costs
+        return costs, source
     types = (values,) * len(costs.layout.tensors) if isinstance(values, str) else values
     value_bits = np.array([TYPICAL_VALUE_BITS[value_type] for value_type in types], dtype=np.float64)
     match budget:
         case Joules() if costs.blocks:
-            return _refined(costs, value_bits, _kept_of_order(vector, costs.at_bits(value_bits), budget))
+            source = source.added()
+            return _refined(source, costs, value_bits, _kept_of_order(source, costs.at_bits(value_bits), budget))
         case Joules() | Bytes():
-            return _refined(costs, value_bits, _kept_of(vector, TopK(), budget))
+            return _refined(source, costs, value_bits, _kept_of(TopK(), budget))
         case Count() | Density() if isinstance(rule, CWMP | Projection):
-            return costs.at_bits(value_bits + _place_bits(_kept_of(vector, TopK(), budget)(costs), costs))
+            counts, source = _kept_of(TopK(), budget)(source, costs)
+            return costs.at_bits(value_bits + _place_bits(counts, costs)), source
         case Price():
-            return _refined(costs, value_bits, _kept_of(vector, rule, budget))
+            return _refined(source, costs, value_bits, _kept_of(rule, budget))
         case _:
-            return costs
+            return costs, source
 
 
 def room_of(budget: Joules | Bytes, costs: Costs) -> float:
@@ -85,27 +101,32 @@ def room_of(budget: Joules | Bytes, costs: Costs) -> float:
     return budget.budget - (costs.fixed if budget.includes_fixed else 0.0)
 
 
-def _refined(costs: Costs, value_bits: Floats, kept: Kept) -> Costs:
+def _refined(source: Source, costs: Costs, value_bits: Floats, kept: Kept) -> tuple[Costs, Source]:
     priced = costs.at_bits(value_bits + index_bits(FIRST_DENSITY))
     for _ in range(REFINEMENTS):
-        bits = value_bits + _place_bits(kept(priced), costs)
+        counts, source = kept(source, priced)
+        bits = value_bits + _place_bits(counts, costs)
         settled = bool(np.all(np.abs(bits - priced.bits_per_kept) <= SETTLED_BITS))
         priced = priced.at_bits(bits)
         if settled:
             break
-    return priced
+    return priced, source
 
 
 def _place_bits(counts: npt.NDArray[np.int64], costs: Costs) -> Floats:
     return index_bits(np.maximum(counts, 0.5) / np.maximum(costs.layout.sizes, 1))
 
 
-def _kept_of(vector: Vector, rule: Rule, budget: Budget) -> Kept:
-    return lambda priced: priced.layout.counts(select(vector, priced, rule, budget).indices)
+def _kept_of(rule: Rule, budget: Budget) -> Kept:
+    def kept(source: Source, priced: Costs) -> tuple[npt.NDArray[np.int64], Source]:
+        chosen = choose(source, priced, rule, budget, reach=REACH if isinstance(budget, Joules | Bytes) else 1.0)
+        return priced.layout.counts(chosen.selection.indices), chosen.source
+
+    return kept
 
 
-def _kept_of_order(vector: Vector, cheapest: Costs, budget: Joules) -> Kept:
+def _kept_of_order(source: Source, cheapest: Costs, budget: Joules) -> Kept:
     """Where blocks are paid for, how far TopK's order reaches; at no prices further than at the cheapest."""
     room = max(0.0, room_of(budget, cheapest))
-    order = Order.of(vector, cheapest, TopK(), room)
-    return lambda priced: order.counts(order.reached(order.energies(priced), room))
+    order = Order.of(source.vector, cheapest, TopK(), room)
+    return lambda again, priced: (order.counts(order.reached(order.energies(priced), room)), again)

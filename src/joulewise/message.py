@@ -13,12 +13,11 @@ import numpy as np
 from joulewise.codec import Encoded, ValueType, encode_detailed
 from joulewise.costs import Costs
 from joulewise.errors import RuleError
-from joulewise.layout import Vector
 from joulewise.ledger import header_energy, mask_energy
-from joulewise.marginal import marginal_prices, room_of
+from joulewise.marginal import REACH, priced_at_margin, room_of
 from joulewise.order import Order, Ordered
 from joulewise.rules import Budget, Bytes, Joules, MinVariance, Rule
-from joulewise.select import Selection, select
+from joulewise.select import Selection, Source, choose
 from joulewise.tensorwise import Floats
 
 ENCODINGS = 6
@@ -33,11 +32,15 @@ class Draft:
         selection: what it keeps.
         encoded: its bytes, and where they went.
         priced: the prices that it was chosen by.
+        source: what to select from the next time.
+        everything: nothing but zeros was left out.
     """
 
     selection: Selection
     encoded: Encoded
     priced: Costs
+    source: Source
+    everything: bool
 
     @property
     def kept(self) -> int:
@@ -50,7 +53,7 @@ class Brief:
     """What a message is to be made of.
 
     Args:
-        carried: float32[n], update plus residual.
+        source: the update, and what to add to it; each selection says what to select from the next time.
         costs: prices of the client's device.
         rule: what to rank by.
         budget: where to stop; Joules and Bytes bound the message as encoded.
@@ -58,7 +61,7 @@ class Brief:
         whole: buffers and tensors that are not float, by name.
     """
 
-    carried: Vector
+    source: Source
     costs: Costs
     rule: Rule
     budget: Budget | None
@@ -70,20 +73,22 @@ class Brief:
 
         Raises:
             RuleError: a budget in bytes is below the message that keeps nothing, or a random rule has no `rng`.
+            NotFinite: the update, or its sum with the residual, holds NaN or infinity.
         """
         # The same key at each attempt: a random order, too, is one order.
         seed = None if rng is None else int(rng.integers(2**63))
-        priced = marginal_prices(self.carried, self.costs, self.rule, self.budget, self.values)
+        priced, source = priced_at_margin(self.source, self.costs, self.rule, self.budget, self.values)
+        brief = replace(self, source=source)
         if not isinstance(self.budget, Joules | Bytes):
-            return self.attempt(self.budget, priced, seed)
+            return brief.attempt(self.budget, priced, seed)
         if isinstance(self.rule, MinVariance):
             if self.costs.blocks:  # To search for a draw that fits would make what is sent biased.
                 raise RuleError(
                     "MinVariance cannot meet Joules in expectation where memory moves in blocks (lines, pages), whose "
                     "energy is no sum over coordinates; use Count or Density, or another rule"
                 )
-            return self._in_expectation(self.budget, priced, seed)
-        return _settled(_longest_that_fits(self, self.budget, priced, seed), self.budget, self.costs)
+            return brief._in_expectation(self.budget, priced, seed)
+        return _settled(_longest_that_fits(brief, self.budget, priced, seed), self.budget, self.costs)
 
     def _in_expectation(self, budget: Joules | Bytes, priced: Costs, seed: int | None) -> Draft:
         """Draw once to see what the header takes and how far the estimated prices are off, then at that scale."""
@@ -92,14 +97,17 @@ class Brief:
         estimate = _estimate(budget, draft, priced)
         if spent > constant and estimate > 0:
             scale = estimate / (spent - constant)
-            draft = self.attempt(Joules(max(0.0, (room - constant) * scale)), priced, seed)
+            again = replace(self, source=draft.source)
+            draft = again.attempt(Joules(max(0.0, (room - constant) * scale)), priced, seed)
         return _settled(draft, budget, self.costs)
 
     def attempt(self, budget: Budget | None, priced: Costs, seed: int | None) -> Draft:
         """Select under a budget at these prices, blocks left out, and encode."""
         rng = None if seed is None else np.random.default_rng(seed)
-        selection = select(self.carried, priced, self.rule, budget, rng)
-        return Draft(selection, encode_detailed(selection, self.costs.layout, self.values, self.whole), priced)
+        reach = REACH if isinstance(budget, Joules | Bytes) else 1.0
+        chosen = choose(self.source, priced, self.rule, budget, rng, reach)
+        encoded = encode_detailed(chosen.selection, self.costs.layout, self.values, self.whole)
+        return Draft(chosen.selection, encoded, priced, chosen.source, chosen.everything)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,7 +136,7 @@ class _Limits:
         most = limit if self.order is None else sys.float_info.max
         rule, seed = self.brief.rule, self.seed or 0
         assert isinstance(rule, Ordered)  # The others have no budgets that are searched for.
-        order = Order.of(self.brief.carried, self.priced, rule, most, seed)
+        order = Order.of(self.brief.source.vector, self.priced, rule, most, seed)
         return replace(self, order=order, energies=order.energies(self.priced))
 
     def budget_at(self, limit: float) -> Joules | Bytes:
@@ -158,17 +166,22 @@ def _longest_that_fits(brief: Brief, budget: Joules | Bytes, priced: Costs, seed
     Encoded size grows along the order, so messages that fit and messages that do not bracket the end. At most
     six encodings are made; the longest that fitted counts, or else the message that keeps nothing.
     """
+    if brief.costs.blocks:  # The order is made of the sum, so that is written first.
+        brief = replace(brief, source=brief.source.added())
     room = room_of(budget, brief.costs)
     best: Draft | None = None
-    fits, misses = _Try(0.0, 0.0, 0), _Try(math.inf, math.inf, int(np.count_nonzero(brief.carried)) + 1)
+    fits, misses = _Try(0.0, 0.0, 0), _Try(math.inf, math.inf, brief.source.vector.size + 1)
     limit, streak, before, limits = room, 0, fits, _Limits(brief, budget, priced, seed)
     for _ in range(ENCODINGS):
         limits = limits.reaching(limit)
         draft = brief.attempt(limits.budget_at(limit), priced, seed)
+        brief = replace(brief, source=draft.source)
         spent, constant = _spending(budget, draft, brief.costs)
         if spent <= room:
             before, fits, streak = fits, _Try(limit, spent, draft.kept), max(streak, 0) + 1
             best = draft if best is None or draft.kept >= best.kept else best
+            if draft.everything:
+                break
         else:
             misses = _Try(min(limit, _estimate(budget, draft, priced)), spent, draft.kept)
             streak = min(streak, 0) - 1
