@@ -107,5 +107,5 @@ def _kept_of(vector: Vector, rule: Rule, budget: Budget) -> Kept:
 def _kept_of_order(vector: Vector, cheapest: Costs, budget: Joules) -> Kept:
     """Where blocks are paid for, how far TopK's order reaches; at no prices further than at the cheapest."""
     room = max(0.0, room_of(budget, cheapest))
-    order = Order.of(vector, cheapest, TopK(), room)
+    order = Order.reaching(vector, cheapest, TopK(), room)
     return lambda priced: order.counts(order.reached(order.energies(priced), room))
