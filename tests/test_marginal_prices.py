@@ -1,6 +1,5 @@
 """Prices at each tensor's own density under every budget, and messages that fit with few passes over the update."""
 
-import importlib
 from dataclasses import replace
 from itertools import pairwise
 
@@ -88,14 +87,16 @@ def test_a_message_and_explain_weigh_an_update_alike(rule):
 def counted(monkeypatch) -> list[str]:
     """Names of the rules of all selections that a message is made with."""
     rules: list[str] = []
-    real = importlib.import_module("joulewise.select").select
 
-    def watched(vector, costs, rule, *rest):
-        rules.append(type(rule).__name__)
-        return real(vector, costs, rule, *rest)
+    def watched(real):
+        def watching(vector, costs, rule, *rest, **options):
+            rules.append(type(rule).__name__)
+            return real(vector, costs, rule, *rest, **options)
 
-    for module in (marginal, message, order):
-        monkeypatch.setattr(module, "select", watched)
+        return watching
+
+    for module, name in ((marginal, "choose"), (message, "choose"), (order, "select")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
     return rules
 
 

@@ -128,5 +128,5 @@ def _kept_of(rule: Rule, budget: Budget) -> Kept:
 def _kept_of_order(source: Source, cheapest: Costs, budget: Joules) -> Kept:
     """Where blocks are paid for, how far TopK's order reaches; at no prices further than at the cheapest."""
     room = max(0.0, room_of(budget, cheapest))
-    order = Order.of(source.vector, cheapest, TopK(), room)
+    order = Order.reaching(source.vector, cheapest, TopK(), room)
     return lambda again, priced: (order.counts(order.reached(order.energies(priced), room)), again)

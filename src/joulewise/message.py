@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +20,8 @@ from joulewise.select import Selection, Source, choose
 from joulewise.tensorwise import Floats
 
 ENCODINGS = 6
+PASSES = 7
+"""Selections for candidates and messages together; with two at most for prices where memory moves in blocks, nine."""
 SLACK = 0.01
 
 
@@ -132,12 +133,20 @@ class _Limits:
             inside = self.order.reached(self.energies, limit) < self.energies.size
             if inside or self.order.complete:
                 return self
-        # A second time, all there is: estimates that are that far off are not worth a third.
-        most = limit if self.order is None else sys.float_info.max
         rule, seed = self.brief.rule, self.seed or 0
         assert isinstance(rule, Ordered)  # The others have no budgets that are searched for.
-        order = Order.of(self.brief.source.vector, self.priced, rule, most, seed)
+        if self.order is None:
+            order = Order.reaching(self.brief.source.vector, self.priced, rule, limit, seed)
+        else:  # All there is: estimates that are that far off are not worth a third look.
+            order = replace(
+                Order.of(self.brief.source.vector, self.priced, rule, seed=seed), passes=self.order.passes + 1
+            )
         return replace(self, order=order, energies=order.energies(self.priced))
+
+    @property
+    def passes(self) -> int:
+        """Selections that were made for the candidates."""
+        return 0 if self.order is None else self.order.passes
 
     def budget_at(self, limit: float) -> Joules | Bytes:
         """What `select` is given so that prices and blocks take at most `limit`."""
@@ -172,8 +181,13 @@ def _longest_that_fits(brief: Brief, budget: Joules | Bytes, priced: Costs, seed
     best: Draft | None = None
     fits, misses = _Try(0.0, 0.0, 0), _Try(math.inf, math.inf, brief.source.vector.size + 1)
     limit, streak, before, limits = room, 0, fits, _Limits(brief, budget, priced, seed)
-    for _ in range(ENCODINGS):
+    for attempts in range(ENCODINGS):
+        most = PASSES - (budget.fill or best is None)  # One is left for filling, or for the message that keeps nothing.
+        if limits.passes + attempts >= most:
+            break
         limits = limits.reaching(limit)
+        if limits.passes + attempts >= most:
+            break
         draft = brief.attempt(limits.budget_at(limit), priced, seed)
         brief = replace(brief, source=draft.source)
         spent, constant = _spending(budget, draft, brief.costs)

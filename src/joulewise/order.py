@@ -8,7 +8,7 @@ any budget ends is a search in running sums, without another pass over the vecto
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -33,6 +33,7 @@ class Order:
         ranked: int64[k], places in `indices`, best first.
         added: float64[k], what the blocks add when coordinates are kept in this order.
         complete: whether no other coordinate can be kept.
+        passes: selections that it took.
 
     Example:
         >>> from joulewise.costs import Block
@@ -50,6 +51,23 @@ class Order:
     ranked: npt.NDArray[np.int64]
     added: Floats
     complete: bool
+    passes: int = 1
+
+    @classmethod
+    def reaching(cls, vector: Vector, costs: Costs, rule: Ordered, room: float, seed: int = 0) -> Order:
+        """The first coordinates, far enough for every budget up to `room` for prices and blocks together.
+
+        Where blocks take most, far fewer fit than prices alone allow: as many are looked at as would fit twice if they
+        were spread evenly, and only where all of those fit, as many as prices allow: two selections at most.
+        """
+        guess = 2 * _spread_evenly(costs, 2 * room)
+        if guess < room:
+            order = cls.of(vector, costs, rule, guess, seed)
+            energies = order.energies(costs)
+            if order.complete or order.reached(energies, room) < energies.size:
+                return order
+            return replace(cls.of(vector, costs, rule, room, seed), passes=2)
+        return cls.of(vector, costs, rule, room, seed)
 
     @classmethod
     def of(cls, vector: Vector, costs: Costs, rule: Ordered, limit: float = sys.float_info.max, seed: int = 0) -> Order:
@@ -95,3 +113,23 @@ class Order:
         """A limit on prices alone under which `select` keeps the `first` coordinates; 0 for none."""
         # Half of the least price more: no rounding of the sum costs the last coordinate, and none more fits.
         return float(self.prices(self.costs)[:first].sum() + self.costs.per_kept.min() / 2) if first else 0.0
+
+
+def _spread_evenly(costs: Costs, room: float) -> float:
+    """What the prices of coordinates take that, spread evenly over all tensors, fit into the room with their blocks."""
+    sizes = costs.layout.sizes
+    everything = float(costs.per_kept.sum() if costs.per_coordinate else costs.per_kept @ sizes)
+
+    def taken(share: float) -> float:
+        pages = [
+            block.per_touched @ (sizes / block.elements * (1 - (1 - share) ** block.elements))
+            - share * (block.included @ sizes)
+            for block in costs.blocks
+        ]
+        return share * everything + float(sum(pages))
+
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if taken(middle) <= room else (low, middle)
+    return high * everything
