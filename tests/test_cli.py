@@ -283,7 +283,7 @@ def test_a_warning_about_a_device_is_an_exit_code_of_its_own(joule, folder):
     (folder / "my.toml").write_text(text.replace('"nJ/bit"', '"pJ/bit"', 1), encoding="utf-8")
     code, out, _ = joule("devices", "check", "my.toml")
     assert code == 1
-    assert "warning: link.up.marginal is 76.7 pJ/bit, but energy per bit of a link is 0.1 to 1e+07 nJ/bit" in out
+    assert "warning: link.up.marginal is 76.7 pJ/bit, but energy per bit of a mobile network is 1 to 3000 nJ/bit" in out
 
 
 def test_own_devices_are_listed_and_loaded_by_name(joule, folder, monkeypatch):
