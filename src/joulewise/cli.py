@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 import joulewise
-from joulewise import cli_calibrate, cli_devices, cli_explain, cli_meters
+from joulewise import cli_calibrate, cli_devices, cli_explain, cli_meters, kernel
 from joulewise.errors import (
     ArgumentError,
     CostError,
@@ -109,7 +109,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"joulewise {joulewise.__version__}")  # noqa: T201 (for a script to read)
+        print(f"joulewise {joulewise.__version__} (kernel: {kernel.status()})")  # noqa: T201 (for a script to read)
         raise typer.Exit
 
 
