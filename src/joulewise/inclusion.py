@@ -37,7 +37,8 @@ def draw(ranking: Ranking, per_kept: Float64, limit: float, key: int) -> Drawn:
     Raises:
         NotFinite: the vector holds NaN or infinity.
     """
-    squares = math.fsum(sum_of_squares(ranking.a[start:stop], start) for _, start, stop in ranking.segments())
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares = math.fsum(sum_of_squares(ranking.a[start:stop], start) for _, start, stop in ranking.segments())
     slope = solve_slope(ranking, per_kept, limit)
     picked = [np.empty(0, np.uint32)]
     values = [np.empty(0)]

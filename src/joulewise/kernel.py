@@ -20,6 +20,7 @@ Implementation = Literal["native", "numpy"]
 ABI = 1
 """Of the library that this version of joulewise can call."""
 VARIABLE = "JOULEWISE_KERNEL"
+THREADS_VARIABLE = "JOULEWISE_THREADS"
 NAMES = ("_kernel.so", "_kernel.dylib", "_kernel.dll")
 
 
@@ -68,6 +69,24 @@ def library() -> ctypes.CDLL | None:
             "the variable out to use NumPy"
         )
     return found
+
+
+def threads() -> int:
+    """How many threads the kernel may use: the environment variable JOULEWISE_THREADS, or 1.
+
+    Results do not depend on it.
+
+    Raises:
+        KernelError: JOULEWISE_THREADS is not a whole number from 1 to 1024.
+
+    Example:
+        >>> threads() >= 1
+        True
+    """
+    asked = os.environ.get(THREADS_VARIABLE, "").strip() or "1"
+    if not (asked.isascii() and asked.isdigit() and 1 <= int(asked) <= 1024):
+        raise KernelError(f"{THREADS_VARIABLE}={asked!r}, but it is a whole number from 1 to 1024, or not set")
+    return int(asked)
 
 
 def _asked() -> str:

@@ -14,22 +14,26 @@ A bracket that misses is followed by a wider one, so the sample decides the spee
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from joulewise import kernel, native_select
 from joulewise.bracket import SMALLEST, brackets
 from joulewise.ranking import (
     CHUNK,
     Bool,
+    Carry,
     Float32,
     Float64,
     Int64,
     Number,
+    Prefix,
     Ranking,
     UInt32,
+    carried,
     float32_thresholds,
     sum_of_squares,
 )
@@ -37,37 +41,29 @@ from joulewise.ranking import (
 SORTABLE = 1 << 12
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prefix:
-    """The kept coordinates.
-
-    Args:
-        indices: uint32[k], ascending.
-        values: float32[k], the entries of the vector there.
-        spent: their cost, in quanta.
-        misfit: the next coordinate of the order, the first that does not fit; None when all fit.
-        squares: sum of squares of the whole vector.
-    """
-
-    indices: UInt32
-    values: Float32
-    spent: int
-    misfit: int | None
-    squares: float
-
-
-def longest_prefix(ranking: Ranking, quanta: Int64, limit: int) -> Prefix:
+def longest_prefix(ranking: Ranking, quanta: Int64, limit: int, carry: Carry | None = None) -> Prefix:
     """Keep the longest prefix of the score order whose total cost is at most `limit`.
 
     Args:
         ranking: what to rank by.
         quanta: int64[tensors] or int64[n], positive integer costs; their sum over all coordinates is below
             2**63.
-        limit: what the kept coordinates may cost together.
+        limit: what the kept coordinates may cost together, at least 0.
+        carry: what to add to the ranking's vector first; the sum is what is ranked, and written.
 
     Raises:
-        NotFinite: the vector holds NaN or infinity.
+        NotFinite: the vector, or the sum, holds NaN or infinity.
     """
+    library = kernel.library()
+    if library is not None:
+        return native_select.longest_prefix(library, ranking, quanta, limit, carry)
+    return prefix_in_numpy(ranking, quanta, limit, carry)
+
+
+def prefix_in_numpy(ranking: Ranking, quanta: Int64, limit: int, carry: Carry | None = None) -> Prefix:
+    """Like `longest_prefix`, without the kernel: its fallback, and what it is tested against."""
+    if carry is not None:
+        ranking = replace(ranking, a=carried(ranking.a, carry))
     for lo, hi in brackets(ranking, quanta, limit):
         found = _scan(ranking, lo)
         prefix = _finish(ranking, quanta, limit, found, hi)
@@ -82,6 +78,14 @@ def at_least(ranking: Ranking, threshold: float) -> tuple[UInt32, Float32, float
     Raises:
         NotFinite: the vector holds NaN or infinity.
     """
+    library = kernel.library()
+    if library is not None:
+        return native_select.at_least(library, ranking, threshold)
+    return at_least_in_numpy(ranking, threshold)
+
+
+def at_least_in_numpy(ranking: Ranking, threshold: float) -> tuple[UInt32, Float32, float]:
+    """Like `at_least`, without the kernel."""
     found = _scan(ranking, max(threshold, SMALLEST))
     return found.indices, found.values, found.squares
 
@@ -130,30 +134,44 @@ class _Found:
     squares: float
 
 
+@np.errstate(over="ignore", under="ignore", invalid="ignore")
 def _scan(ranking: Ranking, lo: float) -> _Found:
     """The one pass over the vector: everything whose score is at least `lo`, in order of index."""
     thresholds = float32_thresholds(ranking.weights, lo) if ranking.by_threshold else None
-    magnitude, test = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.bool_)
+    buffer, test = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.bool_)
     indices: list[UInt32] = []
     values: list[Float32] = []
-    squares = 0.0
+    total = 0.0
     for tensor, start, stop in ranking.segments():
-        x, hit = ranking.a[start:stop], test[: stop - start]
-        squares += sum_of_squares(x, start)
-        if thresholds is not None:
-            np.greater_equal(np.abs(x, out=magnitude[: x.size]), thresholds[tensor], out=hit)
+        x, hit, squares = ranking.a[start:stop], test[: stop - start], buffer[: stop - start]
+        total += sum_of_squares(x, start, squares)
+        if thresholds is None:
+            taken, places = _marked(x, np.greater_equal(ranking.scores(tensor, start, stop), lo, out=hit))
         else:
-            np.greater_equal(ranking.scores(tensor, start, stop), lo, out=hit)
-        if hit.all():
-            values.append(x)
-            indices.append(np.arange(start, stop, dtype=np.uint32))
-            continue
-        places = np.flatnonzero(hit)
-        if places.size:
-            values.append(x[places])
+            taken, places = _reaching(x, squares, thresholds[tensor], hit)
+        if taken.size:
             places += start
+            values.append(taken)
             indices.append(places.astype(np.uint32))
-    return _Found(_joined(indices, np.uint32), _joined(values, np.float32), squares)
+    return _Found(_joined(indices, np.uint32), _joined(values, np.float32), total)
+
+
+def _reaching(x: Float32, squares: Float32, threshold: np.float32, hit: Bool) -> tuple[Float32, Int64]:
+    """Values and places of magnitudes that reach the threshold; `hit` and `squares` are overwritten."""
+    least = threshold * threshold
+    if not least > 0:
+        return _marked(x, np.greater_equal(np.abs(x, out=squares), threshold, out=hit))
+    # The squares are there already. Rounding keeps order: of what reaches nothing is lost, and few come in beside.
+    taken, places = _marked(x, np.greater_equal(squares, least, out=hit))
+    reach = np.abs(taken) >= threshold
+    return (taken, places) if reach.all() else (taken[reach], places[reach])
+
+
+def _marked(x: Float32, hit: Bool) -> tuple[Float32, Int64]:
+    if hit.all():
+        return x, np.arange(x.size)
+    places = np.flatnonzero(hit)
+    return x[places], places
 
 
 def _joined(parts: list[npt.NDArray[Number]], dtype: type[Number]) -> npt.NDArray[Number]:

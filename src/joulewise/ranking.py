@@ -18,17 +18,35 @@ Bool = npt.NDArray[np.bool_]
 Number = TypeVar("Number", bound=np.generic)
 
 CHUNK = 1 << 16
-# Dot products of this length stay on one thread and are as exact as pairwise sums.
-ROW = 1 << 13
+LANES = 1 << 11
+"""In which squares are summed: element j of a segment goes to lane ``j % LANES``."""
 FLOAT32_TINY = np.float32(np.nextafter(np.float32(0), np.float32(1)))
 
 
 class NotFinite(Exception):  # noqa: N818 (a fact for the caller, who knows the tensor's name)
-    """The vector holds NaN or infinity at `index`."""
+    """The vector holds NaN or infinity at `index`; with `of_sum`, what it was added to was finite there."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, of_sum: bool = False) -> None:
         super().__init__(index)
         self.index = index
+        self.of_sum = of_sum
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Carry:
+    """What is added to a vector before it is ranked: ``into = (a + 0) + factor * residual``.
+
+    Adding 0 makes -0.0 plain 0.0, here and in a residual that decayed to it.
+
+    Args:
+        into: float32[n], overwritten by the sum.
+        residual: float32[n], or None for nothing.
+        factor: on the residual.
+    """
+
+    into: Float32
+    residual: Float32 | None = None
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +116,25 @@ class Ranking:
         return np.where((values != 0) & (weight > 0), priority, 0.0)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Prefix:
+    """The coordinates at the top of a ranking that a limit leaves.
+
+    Args:
+        indices: uint32[k], ascending.
+        values: float32[k], the entries of the vector there.
+        spent: their cost, in quanta.
+        misfit: the next coordinate of the order, the first that does not fit; None when all fit.
+        squares: sum of squares of the whole vector.
+    """
+
+    indices: UInt32
+    values: Float32
+    spent: int
+    misfit: int | None
+    squares: float
+
+
 def uniform(key: int, start: int, stop: int) -> Float64:
     """Random numbers in [0, 1) of coordinates start to stop: the top 53 bits of ``splitmix64(key + i)``."""
     return uniform_at(key, np.arange(start, stop, dtype=np.uint64))
@@ -114,6 +151,31 @@ def uniform_at(key: int, indices: npt.NDArray[np.unsignedinteger] | Int64) -> Fl
     return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def carried(a: Float32, carry: Carry) -> Float32:
+    """Writes ``(a + 0) + factor * residual`` into the carry and gives it back; `a` and the residual are not touched.
+
+    Raises:
+        NotFinite: the vector, or else the sum, holds NaN or infinity.
+    """
+    scaled, factor = np.empty(CHUNK, np.float32), np.float32(carry.factor)
+    first = None
+    for start in range(0, a.size, CHUNK):
+        total = carry.into[start : start + CHUNK]
+        np.add(a[start : start + CHUNK], np.float32(0), out=total)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            if carry.residual is not None:
+                total += np.multiply(carry.residual[start : start + CHUNK], factor, out=scaled[: total.size])
+        # What is not finite stays so in the sum: one look is enough.
+        if first is None and not np.isfinite(total).all():
+            first = start
+    if first is None:
+        return carry.into
+    bad = first_not_finite(a)
+    if bad is not None:
+        raise NotFinite(bad)
+    raise NotFinite(first + int(np.argmin(np.isfinite(carry.into[first : first + CHUNK]))), of_sum=True)
+
+
 def first_not_finite(a: Float32) -> int | None:
     """Index of the first NaN or infinity, or None."""
     for start in range(0, a.size, CHUNK):
@@ -123,23 +185,41 @@ def first_not_finite(a: Float32) -> int | None:
     return None
 
 
-def sum_of_squares(segment: Float32, start: int) -> float:
+def sum_of_squares(segment: Float32, start: int, squares: Float32 | None = None) -> float:
     """Sum of squares of the segment that begins at `start`; also the place where NaN and infinity are met.
+
+    The order of the additions is fixed, so that the kernel gives the same bits. Overflow is dealt with here: the
+    caller keeps NumPy from warning of it.
+
+    Args:
+        segment: float32[m].
+        start: where it begins in the vector.
+        squares: float32[m] to write the squares into, as float32 rounds them.
 
     Raises:
         NotFinite: the segment holds one of them.
     """
-    whole = segment.size - segment.size % ROW
-    rows, rest = segment[:whole].reshape(-1, ROW), segment[whole:]
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        total = float(np.vecdot(rows, rows).sum(dtype=np.float64)) + float(np.vecdot(rest, rest))
+    total = _sum_in_lanes(np.square(segment, out=squares))
     if 1e-24 < total < np.inf:
         return total
     # Too small or too large for float32, or not a number at all: look again in float64.
     bad = first_not_finite(segment)
     if bad is not None:
         raise NotFinite(start + bad)
-    return float(np.square(segment, dtype=np.float64).sum())
+    return _sum_in_lanes(np.square(segment, dtype=np.float64))
+
+
+def _sum_in_lanes(squares: Float32 | Float64) -> float:
+    """Sum of numbers above 0: in `LANES` lanes, those in 64, those in 8, and those one after another in float64."""
+    whole = squares.size - squares.size % LANES
+    lanes = np.add.reduce(squares[:whole].reshape(-1, LANES), axis=0)  # Row after row.
+    lanes[: squares.size - whole] += squares[whole:]
+    for fewer in (64, 8):
+        lanes = np.add.reduce(lanes.reshape(-1, fewer), axis=0)
+    total = 0.0
+    for lane in lanes.tolist():  # Not sum(), which compensates for rounding from Python 3.12 on.
+        total += lane
+    return total
 
 
 def float32_thresholds(weights: Float64, lo: float) -> Float32:
