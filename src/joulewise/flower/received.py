@@ -35,7 +35,7 @@ class Sum(Array):
         """A new array."""
         if "data" in self.__dict__:  # Somebody has put other bytes in their place.
             return wire.Parsed.of(self).numpy()
-        dense = self._base.copy()
+        dense: npt.NDArray[Any] = self._base.copy()
         dense[self._indices] += self._values
         return dense.reshape(self.shape).astype(self.dtype, copy=False)
 
