@@ -93,6 +93,9 @@ def state_of(layout: Layout, rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {t.name: rng.integers(0, 2, t.shape).astype(dtypes[t.name]) for t in layout.wholes}
 
 
+STYLES = ("equal", "zeros", "balanced", "rising", "falling", "two peaks", "wide", "near the largest", "far below it")
+
+
 def numbers(style: str, count: int, rng: np.random.Generator) -> np.ndarray:
     """Values that make each kind of code."""
     if style == "equal":
@@ -118,20 +121,15 @@ def numbers(style: str, count: int, rng: np.random.Generator) -> np.ndarray:
 def corpus() -> tuple[Seed, ...]:
     """Sound payloads of all layouts, value types, densities and kinds of code."""
     rng, seeds = np.random.default_rng(0), {}
-    styles = ("equal", "zeros", "balanced", "rising", "falling", "two peaks", "wide")
-    steps = ("near the largest", "far below it")
     for layout in layouts():
-        for at, style in enumerate((*styles, *styles, *steps)):
-            for density in (0.0, 0.02, 0.3, 0.5, 0.8, 1.0) if layout.n else (0.0,):
+        for style in STYLES:
+            for value_type in (*VALUE_TYPES, "any"):
+                density = rng.choice((0.02, 0.3, 0.3, 0.5, 0.5, 0.8, 1.0)) * (rng.random() < 0.96)
                 most = min(layout.n, 120 if layout.n < 10_000 else 30)
                 places = rng.choice(layout.n, int(min(most, density * layout.n)), replace=False)
                 indices = np.sort(places).astype(np.uint32)
-                types = [VALUE_TYPES[at % 4]] * len(layout.tensors)
-                if style in steps:
-                    types = ["int8"] * len(types)
-                elif at >= len(styles):
-                    types = rng.choice(VALUE_TYPES, len(layout.tensors)).tolist()
-                state = state_of(layout, rng) if rng.random() < 0.6 else None
+                types = rng.choice(VALUE_TYPES, len(layout.tensors)).tolist() if value_type == "any" else value_type
+                state = state_of(layout, rng) if rng.random() < 0.5 else None
                 selection = Selection(layout.n, indices, numbers(style, len(indices), rng))
                 payload = encode(selection, layout, types, state)
                 if payload:
@@ -200,7 +198,7 @@ def unary_length(parts: Parts, rng: Random, source: Seed) -> None:
 
 def kept(parts: Parts, rng: Random, source: Seed) -> None:
     at, entry = some_entry(parts, rng)
-    size = parts.sizes[at] if parts.entries else 0
+    size = parts.sizes[at] if at < len(parts.sizes) else 0
     entry.kept = rng.choice((near(entry.kept, rng, size + 1), size - entry.kept, size, size + 1, size // 2, 2**31))
     entry.kept = max(0, entry.kept)
 
