@@ -38,6 +38,8 @@ Random = random.Random
 SEALS = ("lengths and checksum", "checksum", "nothing")
 """What fits again after a mutation, in the shares of `SHARES`."""
 SHARES = (60, 32, 8)
+MOST_KEPT = 200
+"""Of a tensor, where lengths fit again: there are many more small mutants in a minute than large ones."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def layouts() -> list[Layout]:
         Layout(tensors((9,), (64,), (1,)), buffers),
         Layout(tensors((2, 3), (90,)), buffers, (Tensor("home", (4,), "local", "float32"),)),
         Layout(tensors((70_000,), (33,))),
+        Layout(tensors((20_000,), (400,))),
         Layout((), buffers),
     ]
 
@@ -122,10 +125,10 @@ def corpus() -> tuple[Seed, ...]:
     """Sound payloads of all layouts, value types, densities and kinds of code."""
     rng, seeds = np.random.default_rng(0), {}
     for layout in layouts():
-        for style in STYLES:
+        for style in STYLES if layout.n != 20_400 else ("rising",):  # A few large ones.
             for value_type in (*VALUE_TYPES, "any"):
                 density = rng.choice((0.02, 0.3, 0.3, 0.5, 0.5, 0.8, 1.0)) * (rng.random() < 0.96)
-                most = min(layout.n, 120 if layout.n < 10_000 else 30)
+                most = min(layout.n, {70_033: 30, 20_400: 3000}.get(layout.n, 120))
                 places = rng.choice(layout.n, int(min(most, density * layout.n)), replace=False)
                 indices = np.sort(places).astype(np.uint32)
                 types = rng.choice(VALUE_TYPES, len(layout.tensors)).tolist() if value_type == "any" else value_type
@@ -153,7 +156,7 @@ def mutant(number: int, seed: int = 0) -> Mutant:
             change(parts, rng, source)
             done.append(change.__name__)
         if seal == SEALS[0]:
-            fit_lengths(parts, rng, source.layout)
+            fit_lengths(parts, rng, source)
     body = parts.write()
     if seal != SEALS[0] and rng.random() < 0.5:
         rough = rng.choice(ROUGH)
@@ -444,21 +447,22 @@ def random_lengths(count: int, rng: Random) -> tuple[int, ...]:
 # ---------------------------------------------------------------- lengths that fit again
 
 
-def fit_lengths(parts: Parts, rng: Random, layout: Layout) -> None:
+def fit_lengths(parts: Parts, rng: Random, source: Seed) -> None:
     """Make every section as long as header and table ask for, so that a decoder goes on to what it says."""
+    layout, most = source.layout, max([MOST_KEPT, *[entry.kept for entry in source.parts.entries]])
     parts.flags &= 1
     parts.fingerprint, parts.n, parts.tensors = layout.fingerprint.to_bytes(8, "little"), layout.n, len(layout.tensors)
     parts.wholes = fit(parts.wholes, whole_bytes(layout) if parts.flags else 0, rng)
     parts.entries = (parts.entries + [Entry(0)] * parts.tensors)[: parts.tensors]
     for entry, size in zip(parts.entries, parts.sizes, strict=True):
-        entry.kept = min(entry.kept, size, 4000)
+        entry.kept = min(entry.kept, size, most)
         entry.value_type &= 3
     for at, width in enumerate(VALUE_BYTES):
         parts.values[at] = fit(parts.values[at], width * kept_of(parts, at), rng)
     fit_unary(parts, rng)
     parts.remainders = fit_bits(parts.remainders, remainder_bits(parts), rng)
     parts.odd = fit_bits(parts.odd, odd_bits(parts), rng)
-    _, used = walk(parts, lambda: rng.choice("01"))
+    _, used = walk(parts, lambda: format(rng.getrandbits(256), "0256b"))
     parts.symbols = parts.symbols[:used]
     parts.tail = b""
     bits = len(parts.unary) + len(parts.remainders) + len(parts.odd) + used
@@ -468,7 +472,7 @@ def fit_lengths(parts: Parts, rng: Random, layout: Layout) -> None:
 def fit_unary(parts: Parts, rng: Random) -> None:
     ends = parts.unary.split("1")[:-1]
     wanted = sum(parts.listed(at) for at in range(len(parts.entries)))
-    ends = ends[:wanted] + ["0" * rng.choice((0, 0, 1, 3)) for _ in range(wanted - len(ends))]
+    ends = ends[:wanted] + rng.choices(("", "", "0", "000"), k=max(0, wanted - len(ends)))
     parts.unary = "".join(zeros + "1" for zeros in ends)
     parts.unary_bits = len(parts.unary)
 

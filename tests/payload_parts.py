@@ -195,7 +195,7 @@ def read_entry(source: Iterator[int]) -> Entry:
 
 
 def walk(parts: Parts, more=lambda: "0") -> tuple[list[int], int]:
-    """Symbols of all values, and how many bits they take; `more` gives bits where the stream has ended."""
+    """Symbols of all values, and how many bits they take; `more` gives further bits where the stream has ended."""
     bits, at = parts.symbols, 0
     found = [0] * sum(entry.kept for entry in parts.entries)
     live, place = [], 0
@@ -212,13 +212,12 @@ def walk(parts: Parts, more=lambda: "0") -> tuple[list[int], int]:
         for book, word, value in live:
             if at == len(bits):
                 bits += more()
-            grown = word + bits[at]
+            word += bits[at]
             at += 1
-            symbol = book.get(grown)
-            if symbol is None:
-                following.append((book, grown, value))
+            if word in book:
+                found[value] = book[word]
             else:
-                found[value] = symbol
+                following.append((book, word, value))
         live = following
     parts.symbols = bits
     return found, at
