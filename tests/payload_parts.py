@@ -212,12 +212,12 @@ def walk(parts: Parts, more=lambda: "0") -> tuple[list[int], int]:
         for book, word, value in live:
             if at == len(bits):
                 bits += more()
-            word += bits[at]
+            grown = word + bits[at]
             at += 1
-            if word in book:
-                found[value] = book[word]
+            if grown in book:
+                found[value] = book[grown]
             else:
-                following.append((book, word, value))
+                following.append((book, grown, value))
         live = following
     parts.symbols = bits
     return found, at
