@@ -198,9 +198,8 @@ class Compressor:
         selection, encoded = draft.selection, draft.encoded
         residual, pending = None, None
         if self.feedback is not None:
-            sent = decode(encoded.payload, costs.layout).selection
             residual, pending = carried.copy(), encoded.payload
-            residual[sent.indices] -= sent.values
+            residual[selection.indices] -= encoded.values
         after = replace(state, residual=residual, pending=pending, sequence=state.sequence + 1)
         return Sent(encoded.payload, after, selection, uplink_charges(encoded, selection, costs))
 

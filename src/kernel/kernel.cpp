@@ -8,3 +8,5 @@
 
 // Raised with every change of a signature below: a library of another number is not used.
 extern "C" std::int32_t joulewise_kernel_abi() { return 1; }
+
+#include "codec.inc"
