@@ -6,6 +6,8 @@ import payload_parts
 import pytest
 from mutants import SEALS, corpus, judge, mutant, sentence
 
+from joulewise import codec, kernel, native_codec, numpy_codec
+from joulewise.codec import decode
 from joulewise.errors import PayloadError
 
 MUTANTS = 3000
@@ -81,6 +83,25 @@ def test_at_least_half_of_the_mutants_have_lengths_and_checksum_that_fit(mutants
 )
 def test_mutants_reach_each_check_of_the_decoder(outcomes, check):
     assert any(outcome.startswith(check) for outcome in outcomes), outcomes
+
+
+def read_by(implementation, made, monkeypatch):
+    """All that a decoder says: the whole sentence, or places, bits of values, types and tensors sent whole."""
+    monkeypatch.setattr(codec, "_implementation", lambda: implementation)
+    try:
+        decoded = decode(made.payload, made.layout)
+    except PayloadError as error:
+        return str(error)
+    chosen = decoded.selection
+    whole = {name: (array.dtype, array.tobytes()) for name, array in decoded.whole.items()}
+    return chosen.indices.tobytes(), chosen.values.tobytes(), decoded.values, whole
+
+
+@pytest.mark.skipif(kernel.library() is None, reason="the kernel is not active here")
+def test_both_implementations_say_the_same_of_every_mutant(mutants, monkeypatch):
+    for number, made in enumerate(mutants):
+        by_numpy, by_kernel = (read_by(each, made, monkeypatch) for each in (numpy_codec, native_codec))
+        assert by_numpy == by_kernel, f"mutant {number}"
 
 
 def test_a_mutant_can_be_made_again_from_its_number():

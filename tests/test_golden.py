@@ -7,6 +7,7 @@ import numpy as np
 import payload_parts
 import pytest
 
+from joulewise import codec, kernel, native_codec, numpy_codec
 from joulewise.codec import VALUE_TYPES, decode, encode
 from joulewise.layout import ELEMENT_TYPES, Layout, Tensor
 from joulewise.select import Selection
@@ -29,6 +30,15 @@ def words_of(values):
     return np.ascontiguousarray(values).view(np.uint32).tolist()
 
 
+@pytest.fixture(params=["numpy", "native"])
+def implementation(request, monkeypatch):
+    if request.param == "native" and kernel.library() is None:
+        pytest.skip("the kernel is not active here")
+    chosen = {"numpy": numpy_codec, "native": native_codec}[request.param]
+    monkeypatch.setattr(codec, "_implementation", lambda: chosen)
+
+
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_golden_payload_decodes_to_what_is_written_down(name):
     layout, told, payload = load(name)
@@ -45,6 +55,7 @@ def test_a_golden_payload_decodes_to_what_is_written_down(name):
         assert {name: str(array.dtype) for name, array in decoded.whole.items()} == dtypes
 
 
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("words", ["given_words", "value_words"])
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_down_encodes_to_the_golden_payload(name, words):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from joulewise import kernel, native_codec
 from joulewise.codec import decode
 from joulewise.errors import PayloadError, UpdateError
 from joulewise.layout import Layout, Vector
@@ -65,7 +66,12 @@ def weighted_mean(payloads: Iterable[tuple[bytes, float]], layout: Layout) -> Ve
 
 
 def add(total: npt.NDArray[np.float64], selection: Selection, weight: float) -> None:
-    """Add the kept values times a weight to their places in `total`, float64[n]; product, then sum, each rounded once.
+    """Add the kept values times a weight to their places in `total`; product, then sum, each rounded once.
+
+    Args:
+        total: float64[n], contiguous; changed in place.
+        selection: as `decode` gives it.
+        weight: of its client.
 
     Example:
         >>> total = np.ones(3)
@@ -73,4 +79,7 @@ def add(total: npt.NDArray[np.float64], selection: Selection, weight: float) -> 
         >>> total
         array([1., 1., 3.])
     """
-    total[selection.indices] += selection.values.astype(np.float64) * weight
+    if kernel.library() is not None:
+        native_codec.add(total, selection.indices, selection.values, weight)
+    else:
+        total[selection.indices] += selection.values.astype(np.float64) * weight
