@@ -139,10 +139,9 @@ def sanitized(folder: Path) -> tuple[dict[str, str], list[str]]:
     ]
     environment = os.environ | {
         "LD_PRELOAD": " ".join(libraries),
-        "ASAN_OPTIONS": f"detect_leaks=0:max_allocation_size_mb={MEMORY_MIB}:allocator_may_return_null=0",
+        "ASAN_OPTIONS": f"detect_leaks=0:malloc_context_size=4:max_allocation_size_mb={MEMORY_MIB}",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "JOULEWISE_KERNEL": "native",
-        "PYTHONMALLOC": "malloc",
         "PYTHONPATH": os.pathsep.join([str(folder), *site.getsitepackages()]),
     }
     # Without the site's .pth files: an editable installation would come before the copy.
