@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo test check bench
+.PHONY: demo test check bench fuzz
 
 demo: .venv/.stamp-demo  ## a small study, its table and its report; run again, it shows the finished run
 	$(BIN)/joulewise run studies/quickstart.toml --out runs/quickstart --resume --jobs 2
@@ -21,6 +21,9 @@ check: .venv/.stamp-dev  ## format, lint, types, floors
 
 bench: .venv/.stamp-dev  ## speed, as ratios in one run
 	$(BIN)/pytest benchmarks --benchmark-only
+
+fuzz: .venv/.stamp-dev  ## hostile payloads against the kernel's decoder, under its sanitizers
+	$(BIN)/python benchmarks/fuzz.py 20000 --sanitize
 
 .venv/.stamp-demo: EXTRAS := learning,flower,report
 .venv/.stamp-dev: EXTRAS := all,test,check

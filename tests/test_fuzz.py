@@ -1,6 +1,10 @@
 """Hostile payloads: a few thousand of the million that ``benchmarks/fuzz.py`` tries."""
 
+import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import payload_parts
 import pytest
@@ -11,6 +15,7 @@ from joulewise.codec import decode
 from joulewise.errors import PayloadError
 
 MUTANTS = 3000
+FUZZ = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +118,11 @@ def test_a_mutant_can_be_made_again_from_its_number():
 def test_sentences_are_compared_without_their_numbers():
     told = "payload keeps 7 coordinates of tensor 'conv.1', which has 6"
     assert sentence(PayloadError(told)) == "payload keeps # coordinates of tensor #, which has #"
+
+
+@pytest.mark.skipif(not FUZZ.exists(), reason="benchmarks/ is not here")
+def test_the_fuzzer_counts_what_it_reached():
+    command = [sys.executable, str(FUZZ), "300", "--workers", "1"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert re.match(r"300 mutants in \d+ s: no finding\n", told)
+    assert sum(map(int, re.findall(r"^ +(\d+)  (?:payload|accepted) ?.*", told, re.MULTILINE))) == 300
