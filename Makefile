@@ -9,14 +9,14 @@ CONSTRAINED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.t
 INSTALL := $(CONSTRAINED) JOULEWISE_KERNEL=$(filter native,$(JOULEWISE_KERNEL)) \
   $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile
 KERNEL := CMakeLists.txt $(wildcard build_backend/*.py src/kernel/*.cpp src/kernel/*.inc)
-CXX_CHECK := -std=c++17 -O2 -ffp-contract=off -fPIC -pthread -Wall -Wextra -Wshadow -Werror
+CXX_CHECK := -std=c++17 -O2 -ffp-contract=off -fPIC -pthread -Wall -Wextra -Wshadow -Wconversion -Werror
 
 # What selects or encodes: the files whose tests run once more without the kernel, from an installed wheel.
 KERNEL_TESTS := $(wildcard $(addprefix tests/test_,$(addsuffix .py, \
   select_laws random_rules budget_laws codec* compress_laws hand_computed_rounds energy_split \
   flower_grid flower_mod golden* fuzz* aggregate* native* kernel)))
 
-.PHONY: demo test test-wheel check bench
+.PHONY: demo test test-wheel check bench fuzz
 
 demo: .venv/.stamp-demo  ## a small study, its table and its report; run again, it shows the finished run
 	$(BIN)/joulewise run studies/quickstart.toml --out runs/quickstart --resume --jobs 2
@@ -44,6 +44,9 @@ check: .venv/.stamp-dev  ## format, lint, types, floors; the kernel without a wa
 
 bench: .venv/.stamp-dev  ## speed, as ratios in one run
 	$(BIN)/pytest benchmarks --benchmark-only
+
+fuzz: .venv/.stamp-dev  ## hostile payloads against the kernel's decoder, under its sanitizers
+	$(BIN)/python benchmarks/fuzz.py 20000 --sanitize
 
 .venv/.stamp-demo: EXTRAS := learning,flower,report
 .venv/.stamp-dev: EXTRAS := all,test,check
