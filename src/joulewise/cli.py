@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 import joulewise
-from joulewise import cli_calibrate, cli_devices, cli_explain, cli_meters, kernel
+from joulewise import cli_bench, cli_calibrate, cli_devices, cli_explain, cli_meters, kernel
 from joulewise.errors import (
     ArgumentError,
     CostError,
@@ -71,6 +71,7 @@ app.command("explain")(cli_explain.explain)
 app.add_typer(cli_devices.app, name="devices")
 app.command("calibrate")(cli_calibrate.calibrate)
 app.command("meters")(cli_meters.meters)
+app.command("bench")(cli_bench.bench)
 
 
 def main() -> NoReturn:

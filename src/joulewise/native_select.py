@@ -86,9 +86,7 @@ def longest_prefix(
     return Prefix(indices, values, int(found.spent), misfit, float(found.squares))
 
 
-def at_least(
-    library: ctypes.CDLL, ranking: Ranking, threshold: float, flags: int = 0
-) -> tuple[UInt32, Float32, float]:
+def at_least(library: ctypes.CDLL, ranking: Ranking, threshold: float, flags: int = 0) -> tuple[UInt32, Float32, float]:
     """`joulewise.prefix.at_least` in the kernel; raises what `longest_prefix` raises."""
     request = _request(ranking, None, flags)
     request.threshold, request.by_threshold = threshold, 1
@@ -116,7 +114,9 @@ def _request(ranking: Ranking, carry: Carry | None, flags: int) -> Request:
         flags=flags,
     )
     if ranking.weights.size not in (tensors, n):
-        raise ValueError(f"weights has {ranking.weights.size} numbers, expected one for each of {tensors} tensors or {n}")
+        raise ValueError(
+            f"weights has {ranking.weights.size} numbers, expected one for each of {tensors} tensors or {n}"
+        )
     if ranking.key is not None:
         request.random, request.key = 1, ranking.key
     if carry is not None:
