@@ -32,7 +32,7 @@ from strategies import (
     variants,
 )
 
-from joulewise import bracket, prefix
+from joulewise import bracket, kernel, prefix
 from joulewise.costs import Costs
 from joulewise.errors import RuleError, UpdateError
 from joulewise.layout import Layout
@@ -217,6 +217,7 @@ def test_a_wrong_bracket_never_changes_the_result(case, lo, hi, both):
         return lo, hi
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "library", lambda: None)  # The kernel makes brackets of its own.
         patch.setattr(bracket, "SAMPLES", 4)
         patch.setattr(bracket, "sampled_bracket", wrong)
         if both:
@@ -264,6 +265,7 @@ def test_long_vectors_go_through_the_sample_and_agree_with_one_big_sort(kind, pe
     "interval", [(1e-3, 1e-2), (1e-30, 1e-20), (1.0, math.inf), (math.inf, math.inf), (5e-4, 1e-5)]
 )
 def test_long_vectors_survive_wrong_intervals(monkeypatch, interval):
+    monkeypatch.setattr(kernel, "library", lambda: None)
     case = large_case("real", CWMP(), None)
     case = replace(case, budget=Joules(0.02 * math.fsum(per_coordinate(case.costs))))
     right = select(case.a, case.costs, case.rule, case.budget)
@@ -679,6 +681,7 @@ def test_small_whole_numbers_meet_the_budget_exactly_as_the_reference_does(case)
 
 def test_long_vectors_fill_like_short_ones(monkeypatch):
     layout = layout_of([300, 200, 100], ["conv{}.weight", "fc{}.weight", "norm{}.bias"])
+    monkeypatch.setattr(kernel, "library", lambda: None)
     monkeypatch.setattr(bracket, "SAMPLES", 32)
     for seed in range(20):
         costs = costs_of(layout, "whole", seed % 2 == 0, seed)

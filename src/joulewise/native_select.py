@@ -79,6 +79,7 @@ def longest_prefix(
         ValueError: the vector has 2**32 coordinates or more.
     """
     request = _request(ranking, carry, flags)
+    _check_size("quanta", quanta, ranking)
     request.quanta, request.quanta_count = _address(quanta, np.int64), quanta.size
     request.limit = limit
     found, indices, values = _call(library, request)
@@ -113,15 +114,20 @@ def _request(ranking: Ranking, carry: Carry | None, flags: int) -> Request:
         threads=kernel.threads(),
         flags=flags,
     )
-    if ranking.weights.size not in (tensors, n):
-        raise ValueError(
-            f"weights has {ranking.weights.size} numbers, expected one for each of {tensors} tensors or {n}"
-        )
+    _check_size("weights", ranking.weights, ranking)
     if ranking.key is not None:
         request.random, request.key = 1, ranking.key
     if carry is not None:
         _add(request, carry)
     return request
+
+
+def _check_size(name: str, numbers: npt.NDArray[Any], ranking: Ranking) -> None:
+    tensors, n = ranking.edges.size - 1, ranking.a.size
+    if numbers.size not in (tensors, n):
+        raise ValueError(
+            f"{name} has {numbers.size} numbers, expected one for each of {tensors} tensors or {n} coordinates"
+        )
 
 
 def _add(request: Request, carry: Carry) -> None:

@@ -20,6 +20,8 @@ Number = TypeVar("Number", bound=np.generic)
 CHUNK = 1 << 16
 LANES = 1 << 11
 """In which squares are summed: element j of a segment goes to lane ``j % LANES``."""
+# Weights below this have denormal products with float32 numbers.
+COARSE = 1e-260
 FLOAT32_TINY = np.float32(np.nextafter(np.float32(0), np.float32(1)))
 
 
@@ -231,4 +233,19 @@ def float32_thresholds(weights: Float64, lo: float) -> Float32:
             t = np.where((lower > 0) & (lower * weights >= lo), lower, t)
         for _ in range(2):
             t = np.where(t * weights < lo, np.nextafter(t, np.float32(np.inf)), t)
-    return np.where(weights > 0, t, np.float32(np.inf)).astype(np.float32)
+    t = np.where(weights > 0, t, np.float32(np.inf)).astype(np.float32)
+    coarse = (weights > 0) & (weights < COARSE)
+    if coarse.any():
+        t[coarse] = _bisected(weights[coarse], lo)
+    return t
+
+
+def _bisected(weights: Float64, lo: float) -> Float32:
+    """Like `float32_thresholds`, where products may be denormal, so that their quotient tells little."""
+    below = np.zeros(weights.size, np.uint32)  # Bits of zero, which never reaches `lo`,
+    at = np.full(weights.size, np.float32(np.inf)).view(np.uint32)  # and of infinity, which does.
+    while (at - below > 1).any():
+        middle = below + (at - below) // 2
+        reaches = middle.view(np.float32) * weights >= lo
+        below, at = np.where(reaches, below, middle), np.where(reaches, middle, at)
+    return at.view(np.float32)

@@ -16,9 +16,9 @@ from joulewise.costs import Costs
 from joulewise.errors import RuleError, UpdateError
 from joulewise.inclusion import draw
 from joulewise.layout import Layout, Vector, as_numpy
-from joulewise.prefix import Prefix, at_least, filled, longest_prefix
+from joulewise.prefix import at_least, filled, longest_prefix
 from joulewise.quanta import budget_quanta, quanta
-from joulewise.ranking import CHUNK, NotFinite, Ranking, first_not_finite
+from joulewise.ranking import CHUNK, NotFinite, Prefix, Ranking, first_not_finite
 from joulewise.rules import (
     Budget,
     Bytes,

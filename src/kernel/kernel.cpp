@@ -399,98 +399,112 @@ struct Bracket {
     Store store;
 };
 
-struct Sampled {
-    std::uint64_t key;
-    std::int64_t cost;
-};
-
-std::vector<Sampled> sample(const Order& order, std::int64_t count) {
-    std::vector<Sampled> found;
-    found.reserve(static_cast<std::size_t>(count));
-    std::uint64_t stride = static_cast<std::uint64_t>(order.n / count);
-    std::int64_t tensor = 0;
-    for (std::uint64_t s = 0; s < static_cast<std::uint64_t>(count); ++s) {
-        // Multiples of the golden ratio, modulo one, times the stride: no period of the data is met.
-        std::uint64_t jitter = ((s * 0x9E3779B9u & 0xFFFFFFFFu) * stride) >> 32;
-        std::int64_t i = static_cast<std::int64_t>(s * stride + jitter);
-        while (order.edges[tensor + 1] <= i) ++tensor;
-        double score = score_of(order, tensor, i, carried_at(order, i));
-        if (score > 0 && score < kInfinity) found.push_back({bits_of(score), cost_of(order, tensor, i)});
-    }
-    return found;
-}
-
-// Costs per bin of scores, from the lowest bin that is met.
-struct Histogram {
-    std::int64_t first = kBins;
-    std::vector<double> costs, squares;
+// Bins of 32 to the octave, from 2^-127 (or what is less) to 2^129: costs, their squares and numbers of what was sampled.
+struct Bins {
+    static constexpr int kShift = 52 - 5;
+    static constexpr std::uint64_t kFirst = static_cast<std::uint64_t>(1023 - 127) << 5;
+    static constexpr std::size_t kCount = 256 << 5;
+    std::vector<double> costs = std::vector<double>(kCount, 0.0), squares = costs;
+    std::vector<std::int32_t> counts = std::vector<std::int32_t>(kCount, 0);
     double dearest = 0;
 
-    Histogram(const std::vector<Sampled>& found, double share) {
-        std::int64_t last = 0;
-        for (const Sampled& one : found) {
-            std::int64_t bin = static_cast<std::int64_t>(one.key >> kBinShift);
-            first = std::min(first, bin);
-            last = std::max(last, bin);
-        }
-        if (found.empty()) return;
-        costs.assign(static_cast<std::size_t>(last - first + 1), 0.0);
-        squares.assign(costs.size(), 0.0);
-        for (const Sampled& one : found) {
-            double cost = static_cast<double>(one.cost) * share;
-            std::size_t bin = static_cast<std::size_t>(static_cast<std::int64_t>(one.key >> kBinShift) - first);
-            costs[bin] += cost;
-            squares[bin] += cost * cost;
-            dearest = std::max(dearest, cost);
-        }
+    static std::size_t of(std::uint64_t key) {
+        std::uint64_t bin = std::max(key >> kShift, kFirst) - kFirst;
+        return static_cast<std::size_t>(std::min<std::uint64_t>(bin, kCount - 1));
     }
-
-    double edge(std::size_t bin) const { return from_bits(static_cast<std::uint64_t>(first + bin) << kBinShift); }
+    static double edge(std::size_t bin) { return bin ? from_bits((kFirst + bin) << kShift) : kSmallest; }
 };
 
+// One place in each stride, jittered by multiples of the golden ratio modulo one: no period of the data is met.
+inline std::int64_t sample_place(std::uint64_t s, std::uint64_t stride) {
+    return static_cast<std::int64_t>(s * stride + (((s * 0x9E3779B9u & 0xFFFFFFFFu) * stride) >> 32));
+}
+
+inline void prefetch(const void* place) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(place);
+#else
+    static_cast<void>(place);
+#endif
+}
+
+// Calls `each(key, cost)` for scores above zero at `count` places.
+template <typename Each>
+void sample(const Order& order, std::int64_t count, const Each& each) {
+    std::uint64_t stride = static_cast<std::uint64_t>(order.n / count), ahead = 64;
+    std::int64_t tensor = 0;
+    for (std::uint64_t s = 0; s < static_cast<std::uint64_t>(count); ++s) {
+        // Each place is on a page of its own: without asking early, each would be waited for.
+        std::int64_t later = std::min(sample_place(s + ahead, stride), order.n - 1);
+        prefetch(order.update + later);
+        if (order.residual) prefetch(order.residual + later);
+        std::int64_t i = sample_place(s, stride);
+        while (order.edges[tensor + 1] <= i) ++tensor;
+        double score = score_of(order, tensor, i, carried_at(order, i));
+        if (score > 0 && score < kInfinity) each(bits_of(score), cost_of(order, tensor, i));
+    }
+}
+
+Bins sampled_bins(const Order& order, std::int64_t count, double share) {
+    Bins bins;
+    sample(order, count, [&](std::uint64_t key, std::int64_t quanta) {
+        double cost = static_cast<double>(quanta) * share;
+        std::size_t bin = Bins::of(key);
+        bins.costs[bin] += cost;
+        bins.squares[bin] += cost * cost;
+        bins.counts[bin] += 1;
+        bins.dearest = std::max(bins.dearest, cost);
+    });
+    return bins;
+}
+
 // Four standard deviations of the sampled cost, and four samples more where few were met, on either side.
-Bracket sampled_bracket(const Histogram& bins, double limit) {
+Bracket sampled_bracket(const Bins& bins, double limit) {
     Bracket found{kSmallest, kInfinity, Store::bracket};
     double cost = 0, square = 0;
-    for (std::size_t bin = bins.costs.size(); bin-- > 0;) {
+    for (std::size_t bin = Bins::kCount; bin-- > 0;) {
+        if (!bins.counts[bin]) continue;
         cost += bins.costs[bin];
         square += bins.squares[bin];
         double spread = 4 * std::sqrt(square) + 4 * bins.dearest;
-        if (cost + spread <= limit) found.hi = bins.edge(bin);
+        if (cost + spread <= limit) found.hi = Bins::edge(bin);
         if (cost - spread > limit) {
-            found.lo = std::max(bins.edge(bin), kSmallest);
+            found.lo = Bins::edge(bin);
             break;
         }
     }
     return found;
 }
 
+std::int64_t sampled_above(const Bins& bins, double score) {
+    if (score == kInfinity) return 0;
+    std::int64_t above = 0;
+    for (std::size_t bin = Bins::of(bits_of(score)); bin < Bins::kCount; ++bin) above += bins.counts[bin];
+    return above;
+}
+
+struct Sampled {
+    std::uint64_t key;
+    std::int64_t cost;
+};
+
 // Where one score fills most of a large bracket, the bracket of that score alone: it needs no storing.
-std::optional<Bracket> tie_bracket(const std::vector<Sampled>& found, const Bracket& around, double share,
-                                   double limit, std::int64_t n) {
+std::optional<Bracket> tie_bracket(const Order& order, std::int64_t count, const Bracket& around, double limit) {
     std::uint64_t lo = bits_of(around.lo), hi = bits_of(around.hi);
-    double room = limit;
+    double room = limit, share = static_cast<double>(order.n) / static_cast<double>(count);
     std::vector<Sampled> inside;
-    for (const Sampled& one : found) {
-        if (one.key >= hi) room -= static_cast<double>(one.cost) * share;
-        else if (one.key >= lo) inside.push_back(one);
-    }
-    if (static_cast<double>(inside.size()) * share < static_cast<double>(n) / 16) return std::nullopt;
+    sample(order, count, [&](std::uint64_t key, std::int64_t cost) {
+        if (key >= hi) room -= static_cast<double>(cost) * share;
+        else if (key >= lo) inside.push_back({key, cost});
+    });
+    if (inside.empty()) return std::nullopt;
     std::sort(inside.begin(), inside.end(), [](const Sampled& a, const Sampled& b) { return a.key > b.key; });
     std::size_t at = 0;
     while (at + 1 < inside.size() && (room -= static_cast<double>(inside[at].cost) * share) >= 0) ++at;
     std::uint64_t key = inside[at].key;
-    std::size_t same = 0;
-    for (const Sampled& one : inside) same += one.key == key;
-    if (2 * same < inside.size()) return std::nullopt;
+    auto same = std::count_if(inside.begin(), inside.end(), [&](const Sampled& one) { return one.key == key; });
+    if (2 * static_cast<std::size_t>(same) < inside.size()) return std::nullopt;
     return Bracket{from_bits(key), from_bits(key + 1), Store::nothing};
-}
-
-double share_above(const std::vector<Sampled>& found, double lo, std::int64_t count) {
-    std::uint64_t least = bits_of(lo);
-    std::int64_t above = 0;
-    for (const Sampled& one : found) above += one.key >= least;
-    return static_cast<double>(above) / static_cast<double>(count);
 }
 
 // The brackets to try that need no full pass of their own, the likeliest first.
@@ -499,13 +513,16 @@ std::vector<Bracket> first_brackets(const Order& order, std::int64_t limit, std:
     if (!tiny && order.n <= 2 * kSamples) return {{kSmallest, kInfinity, Store::candidates}};
     std::int64_t count = tiny ? std::min<std::int64_t>(64, order.n) : std::min(kSamples, order.n >> 6);
     if (count < 1) return {};
-    std::vector<Sampled> found = sample(order, count);
     double share = static_cast<double>(order.n) / static_cast<double>(count), room = static_cast<double>(limit);
-    Bracket bracket = sampled_bracket(Histogram(found, share), room);
+    Bins bins = sampled_bins(order, count, share);
+    Bracket bracket = sampled_bracket(bins, room);
+    std::int64_t candidates = sampled_above(bins, bracket.lo), sure = sampled_above(bins, bracket.hi);
     std::vector<Bracket> brackets;
-    if (auto tie = tie_bracket(found, bracket, share, room, order.n)) brackets.push_back(*tie);
+    if (16 * (candidates - sure) > count) {
+        if (auto tie = tie_bracket(order, count, bracket, room)) brackets.push_back(*tie);
+    }
     // Candidates take eight bytes: with few of them, storing all is cheaper than reading the vector again.
-    bool few = share_above(found, bracket.lo, count) < 1.0 / 16;
+    bool few = 16 * candidates < count;
     if ((few || (flags & kOnePass)) && !(flags & kTwoPasses)) bracket.store = Store::candidates;
     brackets.push_back(bracket);
     for (Bracket& one : brackets) {
@@ -531,28 +548,23 @@ std::vector<Segment> segments_of(const Order& order) {
     return segments;
 }
 
-// Indices and values, in blocks: growing copies nothing, and no more is taken than is used.
+// Indices and values, in blocks: growing copies nothing, and little more is taken than is used.
 struct Pile {
-    static constexpr std::int64_t kBlock = 1 << 13;
     struct Block {
-        std::array<std::uint32_t, kBlock> indices;
-        std::array<float, kBlock> values;
+        std::unique_ptr<std::uint32_t[]> indices;
+        std::unique_ptr<float[]> values;
+        std::int64_t size;
     };
-    std::vector<std::unique_ptr<Block>> blocks;
-    std::int64_t size = 0;
+    static constexpr std::int64_t kBlock = 1 << 13;
+    std::vector<Block> blocks;
 
-    void reserve_word() {
-        if (!blocks.empty() && size + 64 <= static_cast<std::int64_t>(blocks.size()) * kBlock) return;
-        blocks.emplace_back(new Block);
+    Block& with_room_for_a_word() {
+        if (blocks.empty() || blocks.back().size + 64 > kBlock) {
+            blocks.push_back({std::unique_ptr<std::uint32_t[]>(new std::uint32_t[kBlock]),
+                              std::unique_ptr<float[]>(new float[kBlock]), 0});
+        }
+        return blocks.back();
     }
-    void add(std::int64_t index, float value) {
-        Block& block = *blocks[static_cast<std::size_t>(size / kBlock)];
-        block.indices[size % kBlock] = static_cast<std::uint32_t>(index);
-        block.values[size % kBlock] = value;
-        ++size;
-    }
-    std::uint32_t index(std::int64_t at) const { return blocks[at / kBlock]->indices[at % kBlock]; }
-    float value(std::int64_t at) const { return blocks[at / kBlock]->values[at % kBlock]; }
 };
 
 // What one segment adds up to. `sure` reach the upper end of the bracket, `tied` lie inside a bracket of one score.
@@ -620,10 +632,14 @@ std::int64_t cost_of_word(const Order& order, std::int64_t tensor, std::int64_t 
 }
 
 void store_word(Pile& pile, std::int64_t start, const float* x, std::uint64_t word) {
-    pile.reserve_word();
+    Pile::Block& block = pile.with_room_for_a_word();
+    std::uint32_t* indices = block.indices.get() + block.size;
+    float* values = block.values.get() + block.size;
+    block.size += bit_count(word);
     for (; word; word &= word - 1) {
         int place = lowest_bit(word);
-        pile.add(start + place, x[place]);
+        *indices++ = static_cast<std::uint32_t>(start + place);
+        *values++ = x[place];
     }
 }
 
@@ -713,33 +729,51 @@ Cut run_of(const Order& order, const std::vector<Item>& items, std::int64_t room
     return {room, kept, true, {}};
 }
 
+// Costs and numbers by bins of keys: bin 0 for those of at least `sure_from`, the rest below it, the best first.
+struct Ladder {
+    struct Rung {
+        std::int64_t cost = 0, count = 0;
+    };
+    std::uint64_t sure_from;
+    int shift;
+    std::vector<Rung> rungs;
+
+    Ladder(std::uint64_t sure_from_key, std::uint64_t worst)
+        : sure_from(sure_from_key),
+          shift(std::max(0, bit_length(sure_from_key - worst) - kRadixBits)),
+          rungs(static_cast<std::size_t>(((sure_from_key - worst) >> shift) + 2)) {}
+
+    // Without a branch on the key, which would be guessed wrong half the time.
+    static std::size_t bin(std::uint64_t key, std::uint64_t sure_from, int shift) {
+        return static_cast<std::size_t>((1 + ((sure_from - 1 - key) >> shift)) & (0 - std::uint64_t{key < sure_from}));
+    }
+    std::size_t bin(std::uint64_t key) const { return bin(key, sure_from, shift); }
+    // Goes down while whole rungs fit; the rung that does not, or their number.
+    std::size_t descend(std::int64_t& room, std::int64_t& kept) const {
+        std::size_t at = 0;
+        for (; at < rungs.size() && rungs[at].cost <= room; ++at) {
+            room -= rungs[at].cost;
+            kept += rungs[at].count;
+        }
+        return at;
+    }
+};
+
 // Items of ascending index: keeps the longest prefix by falling score that costs at most `room`, by cutting the range of
 // keys into bins again and again until the bin in which the room is used up is small or of one score.
-Cut cut(const Order& order, std::vector<Item> items, std::int64_t room) {
-    std::int64_t kept = 0;
-    std::vector<std::int64_t> costs, counts;
-    for (;;) {
+Cut cut(const Order& order, std::vector<Item> items, std::int64_t room, std::int64_t kept) {
+    while (items.size() > 64) {
         std::uint64_t best = 0, worst = std::numeric_limits<std::uint64_t>::max();
+        for (const Item& item : items) best = std::max(best, item.key), worst = std::min(worst, item.key);
+        if (best == worst) return run_of(order, items, room, kept);
+        Ladder ladder(best + 1, worst);
         for (const Item& item : items) {
-            best = std::max(best, item.key);
-            worst = std::min(worst, item.key);
+            Ladder::Rung& rung = ladder.rungs[ladder.bin(item.key)];
+            rung.cost += cost_of(order, item);
+            ++rung.count;
         }
-        if (items.empty() || best == worst) return run_of(order, items, room, kept);
-        if (items.size() <= 64) break;
-        int shift = std::max(0, bit_length(best - worst) - kRadixBits);
-        costs.assign(static_cast<std::size_t>(((best - worst) >> shift) + 1), 0);
-        counts.assign(costs.size(), 0);
-        for (const Item& item : items) {
-            costs[(best - item.key) >> shift] += cost_of(order, item);
-            ++counts[(best - item.key) >> shift];
-        }
-        std::size_t crossing = 0;
-        while (crossing < costs.size() && costs[crossing] <= room) {
-            room -= costs[crossing];
-            kept += counts[crossing];
-            ++crossing;
-        }
-        auto outside = [&](const Item& item) { return ((best - item.key) >> shift) != crossing; };
+        std::size_t crossing = ladder.descend(room, kept);
+        auto outside = [&](const Item& item) { return ladder.bin(item.key) != crossing; };
         items.erase(std::remove_if(items.begin(), items.end(), outside), items.end());
     }
     std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
@@ -764,42 +798,102 @@ struct Selected {
     Scanner scanner() const { return {order, (flags & kPortable) || !has_avx2()}; }
 };
 
-// Calls `each(worker, tensor, index, value)` for what the workers stored.
+// A stretch of what a worker stored, within one tensor.
+struct Stretch {
+    static constexpr std::int64_t kMost = 512;
+    Worker& worker;
+    std::int64_t tensor, count;
+    const std::uint32_t* indices;
+    const float* values;
+    std::uint64_t keys[kMost];
+};
+
+void fill_keys(const Order& order, Stretch& stretch) {
+    if (!order.by_threshold()) {
+        for (std::int64_t j = 0; j < stretch.count; ++j) {
+            stretch.keys[j] = bits_of(score_of(order, stretch.tensor, stretch.indices[j], stretch.values[j]));
+        }
+        return;
+    }
+    double weight = order.weights[stretch.tensor];
+    for (std::int64_t j = 0; j < stretch.count; ++j) {
+        stretch.keys[j] = bits_of(std::fabs(static_cast<double>(stretch.values[j])) * weight);
+    }
+}
+
+// Calls `each(stretch)` for all that the workers stored, in order.
 template <typename Each>
 void each_stored(Selected& chosen, const Each& each) {
     std::int64_t tensor = 0;
     for (Worker& worker : chosen.workers) {
-        for (std::int64_t at = 0; at < worker.pile.size; ++at) {
-            std::int64_t index = worker.pile.index(at);
-            while (chosen.order.edges[tensor + 1] <= index) ++tensor;
-            each(worker, tensor, index, worker.pile.value(at));
+        for (const Pile::Block& block : worker.pile.blocks) {
+            for (std::int64_t at = 0; at < block.size;) {
+                const std::uint32_t* indices = block.indices.get() + at;
+                while (chosen.order.edges[tensor + 1] <= indices[0]) ++tensor;
+                const std::uint32_t* end = indices + std::min(Stretch::kMost, block.size - at);
+                std::int64_t edge = chosen.order.edges[tensor + 1];
+                const std::uint32_t* next = end[-1] < edge ? end : std::lower_bound(indices, end, edge);
+                Stretch stretch{worker, tensor, next - indices, indices, block.values.get() + at, {}};
+                fill_keys(chosen.order, stretch);
+                each(stretch);
+                at += stretch.count;
+            }
         }
     }
 }
 
-inline bool precedes(std::uint64_t key, std::int64_t index, const Cut& end) {
-    return end.all || key > end.misfit.key || (key == end.misfit.key && index < end.misfit.index);
+// What is kept of what was stored: keys above the misfit's, and equal ones of a lower index.
+struct Keep {
+    std::uint64_t key = 0;  // which none has: all are kept
+    std::int64_t index = 0;
+
+    explicit Keep(const Cut& end) {
+        if (!end.all) key = end.misfit.key, index = end.misfit.index;
+    }
+    bool operator()(std::uint64_t other, std::int64_t place) const {
+        return (other > key) | ((other == key) & (place < index));
+    }
+};
+
+// Costs of what was stored, by bins of the bracket. Keys are computed twice instead of kept: fresh memory is dearer.
+Ladder ladder_of(Selected& chosen, double hi) {
+    const Order& order = chosen.order;
+    Ladder ladder(bits_of(hi), bits_of(chosen.lo));
+    Ladder::Rung *rungs = ladder.rungs.data(), &sure = rungs[0];
+    for (const Tally& tally : chosen.tallies) sure.cost += tally.sure_cost, sure.count += tally.sure;
+    each_stored(chosen, [&order, rungs, sure_from = ladder.sure_from, shift = ladder.shift](const Stretch& stretch) {
+        const std::int64_t* quanta = order.quanta;
+        std::int64_t step = order.quanta_each, fixed = order.quanta_each ? 0 : stretch.tensor;
+        for (std::int64_t j = 0; j < stretch.count; ++j) {
+            Ladder::Rung& rung = rungs[Ladder::bin(stretch.keys[j], sure_from, shift)];
+            rung.cost += quanta[fixed + step * stretch.indices[j]];
+            ++rung.count;
+        }
+    });
+    return ladder;
+}
+
+std::vector<Item> items_of(Selected& chosen, const Ladder& ladder, std::size_t bin) {
+    std::vector<Item> items;
+    if (bin == ladder.rungs.size()) return items;
+    items.reserve(static_cast<std::size_t>(ladder.rungs[bin].count));
+    each_stored(chosen, [&items, bin, sure_from = ladder.sure_from, shift = ladder.shift](const Stretch& stretch) {
+        for (std::int64_t j = 0; j < stretch.count; ++j) {
+            if (Ladder::bin(stretch.keys[j], sure_from, shift) != bin) continue;
+            items.push_back({stretch.keys[j], stretch.indices[j], static_cast<std::uint32_t>(stretch.tensor)});
+        }
+    });
+    return items;
 }
 
 // Cuts at the limit what was stored; false when the bracket missed.
 bool finish_stored(Selected& chosen, std::int64_t limit, double hi) {
-    const Order& order = chosen.order;
-    std::uint64_t sure_from = bits_of(hi);
-    std::int64_t sure = 0, above = 0;
-    for (const Tally& tally : chosen.tallies) sure += tally.sure, above += tally.sure_cost;
-    std::vector<Item> items;
-    each_stored(chosen, [&](Worker&, std::int64_t tensor, std::int64_t index, float value) {
-        std::uint64_t key = bits_of(score_of(order, tensor, index, value));
-        if (key >= sure_from) {
-            ++sure;
-            above += cost_of(order, tensor, index);
-        } else {
-            items.push_back({key, static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(tensor)});
-        }
-    });
-    if (above > limit) return false;
-    chosen.end = cut(order, std::move(items), limit - above);
-    chosen.kept = sure + chosen.end.kept;
+    Ladder ladder = ladder_of(chosen, hi);
+    std::int64_t room = limit, kept = 0;
+    std::size_t crossing = ladder.descend(room, kept);
+    if (crossing == 0) return false;
+    chosen.end = cut(chosen.order, items_of(chosen, ladder, crossing), room, kept);
+    chosen.kept = chosen.end.kept;
     chosen.spent = limit - chosen.end.room;
     return !chosen.end.all || chosen.lo <= kSmallest;
 }
@@ -1037,8 +1131,10 @@ void count_writes(Selected& chosen) {
             place_in_ties(chosen, {segment.tensor, segment.start, chosen.end.misfit.index}, room, worker.writes);
         }
     }
-    each_stored(chosen, [&](Worker& worker, std::int64_t tensor, std::int64_t index, float value) {
-        if (precedes(bits_of(score_of(chosen.order, tensor, index, value)), index, chosen.end)) ++worker.writes;
+    each_stored(chosen, [keep = Keep(chosen.end)](const Stretch& stretch) {
+        std::int64_t kept = 0;
+        for (std::int64_t j = 0; j < stretch.count; ++j) kept += keep(stretch.keys[j], stretch.indices[j]);
+        stretch.worker.writes += kept;
     });
 }
 
@@ -1061,10 +1157,15 @@ bool write_from_vector(Selected& chosen, std::uint32_t* indices, float* values) 
 bool write_selected(Selected& chosen, std::uint32_t* indices, float* values) {
     if (chosen.store != Store::candidates) return write_from_vector(chosen, indices, values);
     std::int64_t at = 0;
-    each_stored(chosen, [&](Worker&, std::int64_t tensor, std::int64_t index, float value) {
-        if (!precedes(bits_of(score_of(chosen.order, tensor, index, value)), index, chosen.end)) return;
-        indices[at] = static_cast<std::uint32_t>(index);
-        values[at++] = value;
+    each_stored(chosen, [&at, kept = chosen.kept, keep = Keep(chosen.end), indices, values](const Stretch& stretch) {
+        std::int64_t place = at;
+        // What is not kept is overwritten by the next; past the last one nothing may be written.
+        for (std::int64_t j = 0; j < stretch.count && place < kept; ++j) {
+            indices[place] = stretch.indices[j];
+            values[place] = stretch.values[j];
+            place += keep(stretch.keys[j], stretch.indices[j]);
+        }
+        at = place;
     });
     return true;
 }
