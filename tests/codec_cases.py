@@ -61,7 +61,10 @@ def case_of(seed):
     indices = np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *kept])).astype(np.uint32)
     selection = Selection(layout.n, indices, np.concatenate([np.zeros(0, np.float32), *values]))
     alone = bool(rng.random() < 0.5)
-    kinds = tuple(VALUE_TYPES[at] for at in (rng.integers(4, size=1).repeat(len(sizes)) if alone else rng.integers(4, size=len(sizes))))
+    kinds = tuple(
+        VALUE_TYPES[at]
+        for at in (rng.integers(4, size=1).repeat(len(sizes)) if alone else rng.integers(4, size=len(sizes)))
+    )
     whole = {"steps": np.int64(rng.integers(9)), "flags": rng.random(3) < 0.5, "mean": rng.random(2).astype(np.float32)}
     return Case(layout, selection, kinds, whole if rng.random() < 0.5 else None)
 
