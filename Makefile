@@ -43,6 +43,7 @@ check: .venv/.stamp-dev  ## format, lint, types, floors; the kernel without a wa
 	else echo "There is no C++ compiler here ($(CXX)): src/kernel was not checked."; fi
 
 bench: .venv/.stamp-dev  ## speed, as ratios in one run
+	$(BIN)/joulewise bench --quick
 	$(BIN)/pytest benchmarks --benchmark-only
 
 fuzz: .venv/.stamp-dev  ## hostile payloads against the kernel's decoder, under its sanitizers

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from joulewise import kernel, native_select, rivals
 from joulewise.aggregate import weighted_mean
@@ -50,6 +51,7 @@ class Timing(msgspec.Struct, frozen=True):
         milliseconds: of CPU time with one thread, on the wall with more.
         times_of: how many times as long as others it takes, by name, from the same rounds.
         million_per_s: kept coordinates, for the codec.
+        message_bytes: of the message that a client step makes.
     """
 
     what: str
@@ -62,6 +64,7 @@ class Timing(msgspec.Struct, frozen=True):
     milliseconds: Quartiles
     times_of: dict[str, Quartiles]
     million_per_s: float | None = None
+    message_bytes: int | None = None
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -296,15 +299,17 @@ def step(load: Load, plan: Plan, density: float = 0.01) -> list[Timing]:
     budget = Joules(mask_energy(encode_detailed(kept, costs.layout, "float16"), kept, costs))
     compressor = Compressor(CWMP(), budget, values="float16", feedback=ErrorFeedback())
     state = ClientState(residual=load.residual * np.float32(0.1), fingerprint=costs.layout.fingerprint)
-    slow = [
-        Contestant(f"{module}: step", partial(pack, load), 1)
-        for module in ("fedlab", "openfl")
-        if plan.slow and rivals.has(module) and (pack := rivals.peer(module, density)) is not None
-    ]
+    sent: dict[str, int] = {}
+
+    def ours() -> None:
+        sent[STEP] = len(compressor.compress(load.update, state, costs).payload)
+
     topk = [one for one in rivals.selections(load, kept.indices.size, 0.0, 1, False) if one.name == rivals.TORCH_TOPK]
-    ours = Contestant(STEP, lambda: compressor.compress(load.update, state, costs))
-    both = [Contestant(READ, partial(read, load)), ours, *topk, *slow]
-    return _timed("step", load.name, (load.n, density, 1), both, plan.rounds)
+    contestants = [Contestant(READ, partial(read, load)), Contestant(STEP, ours), *topk]
+    if plan.slow:
+        contestants += rivals.steps(load, density, sent)
+    found = _timed("step", load.name, (load.n, density, 1), contestants, plan.rounds)
+    return [msgspec.structs.replace(one, message_bytes=sent.get(one.name)) for one in found]
 
 
 def sizes(load: Load, density: float) -> Iterator[Size]:
@@ -312,7 +317,7 @@ def sizes(load: Load, density: float) -> Iterator[Size]:
     kept = _kept(load, density)
     yield _size(kept, load, density, load.name)
     if load.name == "synthetic":
-        share = load.costs.layout.counts(kept.indices) / load.costs.layout.sizes
+        share = _shares(kept, load)
         drawn = np.random.default_rng(1).random(load.n, np.float32) < np.repeat(share, load.costs.layout.sizes)
         places = np.flatnonzero(drawn).astype(np.uint32)
         yield _size(Selection(load.n, places, load.update[places]), load, density, "uniform places")
@@ -380,7 +385,7 @@ def _size(kept: Selection, load: Load, density: float, data: str) -> Size:
     # Equal values have one symbol, of no bits: besides their further bits only places and the table are left.
     ones = Selection(kept.n, kept.indices, np.ones(count, np.float32))
     index_bits = encode_detailed(ones, layout, "int8").tensor_bits.sum() - further_bits("int8") * count
-    share = layout.counts(kept.indices) / layout.sizes
+    share = _shares(kept, load)
     inner = (share > 0) & (share < 1)
     p = share[inner]
     bound = -(layout.sizes[inner] * (p * np.log2(p) + (1 - p) * np.log2(1 - p))).sum()
@@ -389,6 +394,12 @@ def _size(kept: Selection, load: Load, density: float, data: str) -> Size:
         data, load.n, density, count, payloads, float(index_bits) / 8, float(bound) / 8, rivals.zstd_bytes(kept),
         12 * count,
     )  # fmt: skip
+
+
+def _shares(kept: Selection, load: Load) -> npt.NDArray[np.float64]:
+    """Share of each tensor that is kept; 0 of an empty one."""
+    layout = load.costs.layout
+    return layout.counts(kept.indices) / np.maximum(layout.sizes, 1)
 
 
 def _give_back() -> None:

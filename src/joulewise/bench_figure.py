@@ -47,7 +47,7 @@ def draw(report: Report, path: Path) -> None:
     chart = alt.hconcat(
         _times(alt, list(_speeds(report)), "Milliseconds"), _times(alt, list(_bits(report)), "Bits per kept value"),
         spacing=40,
-    ).resolve_scale(color="independent", shape="independent")  # fmt: skip
+    ).resolve_scale(color="independent")  # fmt: skip
     chart = chart.properties(title=alt.Title(f"n = {_length(report):,}", subtitle=subtitle))
     try:
         chart.configure_view(stroke=None).save(str(path), format=path.suffix.lower()[1:], ppi=PPI)
@@ -84,8 +84,9 @@ def _times(alt: Any, points: list[dict[str, Any]], title: str) -> Any:
         .encode(
             x=alt.X("density:Q", title="Kept", scale=alt.Scale(type="log"), axis=alt.Axis(format="%")),
             y=alt.Y("value:Q", title=title, scale=alt.Scale(type="log")),
-            color=alt.Color("name:N", title=None, scale=alt.Scale(scheme="tableau10")),
-            shape=alt.Shape("name:N", title=None),
+            color=alt.Color(
+                "name:N", title=None, scale=alt.Scale(scheme="tableau20"), sort=None, legend=alt.Legend(labelLimit=300)
+            ),
         )
         .properties(width=320, height=260)
     )

@@ -118,7 +118,7 @@ def _speed(report: Report) -> Table:
     from joulewise.rivals import ARGPARTITION, TORCH_TOPK
 
     bases = (READ, TORCH_TOPK, ARGPARTITION)
-    table = empty_table("what", "data", "n", "kept", "threads", "ms", *(f"x {name}" for name in bases), "M/s")
+    table = empty_table("what", "data", "n", "kept", "threads", "ms", *(f"x {name}" for name in bases), "M/s", "bytes")
     before = None
     for one in report.timings:
         case = (one.what, one.data, one.n, one.density, one.threads)
@@ -127,10 +127,11 @@ def _speed(report: Report) -> Table:
         before = case
         ratios = (_ratio(one.times_of.get(name)) for name in bases)
         speed = "" if one.million_per_s is None else f"{one.million_per_s:.0f}"
+        size = "" if one.message_bytes is None else f"{one.message_bytes:,}"
         middle = one.milliseconds
         table.add_row(
             one.name, one.data, f"{one.n:,}", f"{one.density:.1%}", str(one.threads),
-            f"{middle.median:.2f} ({middle.low:.2f}-{middle.high:.2f})", *ratios, speed,
+            f"{middle.median:.2f} ({middle.low:.2f}-{middle.high:.2f})", *ratios, speed, size,
         )  # fmt: skip
     return table
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def selections(load: Load, k: int, joules: float, threads: int, slow: bool) -> l
         found = [*_torch(load, k, threads, slow), *found]
     if slow:
         found.append(Contestant("np.argsort + cumsum greedy", lambda: _greedy(load, joules), 1))
-    return [*found, *(_peers(load, k / load.n) if slow else ())]
+    return [*found, *(steps(load, k / load.n, {}) if slow else ())]
 
 
 def has(module: str) -> bool:
@@ -103,11 +104,22 @@ def _torch(load: Load, k: int, threads: int, slow: bool) -> Iterator[Contestant]
         yield Contestant("torch.kthvalue + gather", kthvalue, 3)
 
 
-def _peers(load: Load, density: float) -> Iterator[Contestant]:
+def steps(load: Load, density: float, sent: dict[str, int]) -> Iterator[Contestant]:
+    """The client steps of other frameworks, where they import.
+
+    Args:
+        load: the update.
+        density: share that is kept.
+        sent: takes the bytes of each one's message, by its name.
+    """
     for module, name in (("fedlab", "FedLab TopkCompressor"), ("openfl", "OpenFL STC, with its bytes")):
         pack = peer(module, density) if has(module) else None
         if pack is not None:
-            yield Contestant(name, lambda pack=pack: pack(load), 2)  # type: ignore[misc]
+            yield Contestant(name, partial(_noted, pack, load, name, sent), 2)
+
+
+def _noted(pack: Callable[[Load], int], load: Load, name: str, sent: dict[str, int]) -> None:
+    sent[name] = pack(load)
 
 
 def peer(module: str, density: float) -> Callable[[Load], int] | None:
