@@ -16,7 +16,7 @@ KERNEL_TESTS := $(wildcard $(addprefix tests/test_,$(addsuffix .py, \
   select_laws random_rules budget_laws codec* compress_laws hand_computed_rounds energy_split \
   flower_grid flower_mod golden* fuzz* aggregate* native* kernel)))
 
-.PHONY: demo test test-wheel check bench fuzz
+.PHONY: demo test test-wheel check bench fuzz aarch64
 
 demo: .venv/.stamp-demo  ## a small study, its table and its report; run again, it shows the finished run
 	$(BIN)/joulewise run studies/quickstart.toml --out runs/quickstart --resume --jobs 2
@@ -45,6 +45,9 @@ check: .venv/.stamp-dev  ## format, lint, types, floors; the kernel without a wa
 bench: .venv/.stamp-dev  ## speed, as ratios in one run
 	$(BIN)/joulewise bench --quick
 	$(BIN)/pytest benchmarks --benchmark-only
+
+aarch64:  ## the kernel's results on aarch64 (under qemu) and without AVX2: the same bits as here
+	bash tests/kernel/platforms.sh --all
 
 fuzz: .venv/.stamp-dev  ## hostile payloads against the kernel's decoder, under its sanitizers
 	$(BIN)/python benchmarks/fuzz.py 20000 --sanitize
