@@ -73,7 +73,7 @@ class Case:
         carry = self.carry()
         try:
             if isinstance(self.budget, Price):
-                indices, values, squares = at_least(self.ranking(), self.budget.value)
+                indices, values, squares = at_least(self.ranking(), self.budget.value, carry)
                 numbers = (squares,)
             else:
                 units, limit, _ = limit_of(self.budget, self.costs)

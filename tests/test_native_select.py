@@ -4,6 +4,7 @@ import ctypes
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 
 import native_cases
 import numpy as np
@@ -12,10 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import RANKED_PAIRS, Case, cases
 
-from joulewise import kernel, native_select, prefix
-from joulewise.errors import KernelError
+from joulewise import kernel, native_select, prefix, shortlist
+from joulewise.compress import ClientState, Compressor, ErrorFeedback
+from joulewise.costs import Costs
+from joulewise.devices import load_device
+from joulewise.errors import KernelError, UpdateError
+from joulewise.layout import Layout
+from joulewise.prices import price
 from joulewise.ranking import Carry, NotFinite, Ranking, carried, float32_thresholds, sum_of_squares
-from joulewise.rules import Price
+from joulewise.rules import CWMP, LEGAL, Bytes, Count, Density, Joules, Price, Projection, RandomK, TopK
 from joulewise.select import limit_of, rank
 
 LIBRARY = kernel.library()
@@ -60,7 +66,7 @@ def test_long_vectors_agree():
 def test_generated_cases_agree(case: Case, flags, key):
     ranking = rank(case.a, case.costs, case.rule, key if case.rule.random else None)
     if isinstance(case.budget, Price):
-        found = native_select.at_least(LIBRARY, ranking, case.budget.value, flags)
+        found = native_select.at_least(LIBRARY, ranking, case.budget.value, flags=flags)
         expected = prefix.at_least_in_numpy(ranking, case.budget.value)
         assert [part.tobytes() for part in found[:2]] == [part.tobytes() for part in expected[:2]]
         assert found[2] == expected[2]
@@ -257,3 +263,93 @@ def test_squares_are_summed_in_a_fixed_order():
         total += lane
     assert sum_of_squares(a, 0) == total
     assert total == pytest.approx(float(np.square(a, dtype=np.float64).sum()), rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ selecting again
+
+
+def limits_around(limit):
+    return sorted(
+        {0, 1, limit // 3, int(0.9 * limit), max(limit - 1, 0), limit, limit + 1, int(1.25 * limit), 2 * limit}
+    )
+
+
+@pytest.mark.parametrize("kind", native_cases.KINDS)
+@pytest.mark.parametrize("implementation", ["native", "numpy"])
+def test_a_shortlist_gives_what_a_pass_over_the_vector_gives_or_says_that_it_is_too_short(kind, implementation):
+    if implementation == "native" and LIBRARY is None:
+        pytest.skip("runs without the kernel")
+    rng = np.random.default_rng(4)
+    a = native_cases.data(rng, kind, 6000)
+    edges, quanta = np.array([0, 10, 10, 4000, 6000]), np.array([3, 1, 2, 1000])
+    ranking = Ranking(a, edges, np.array([1.0, 1.0, 0.5, 0.25]))
+    answers = Counter()
+    with native_cases.implementation(LIBRARY if implementation == "native" else None):
+        for limit in (0, 1, 500, 5000, 100_000, 10**7):
+            first, listed = shortlist.listed_prefix(ranking, quanta, limit, 1.3)
+            same(first, prefix.prefix_in_numpy(ranking, quanta, limit))
+            for other in limits_around(limit):
+                for costs in (quanta, quanta[::-1].copy(), np.ones(4, np.int64)):
+                    found = shortlist.prefix_of(listed, costs, other)
+                    answers[found is None] += 1
+                    if found is not None:
+                        same(found, prefix.prefix_in_numpy(ranking, costs, other))
+                assert shortlist.prefix_of(listed, quanta, min(other, limit)) is not None
+    assert answers[False] > 50
+    assert answers[True] > 10 or kind == "97 % zeros"
+
+
+def test_there_is_no_shortlist_of_orders_that_it_could_not_be_cut_in():
+    a = np.ones(4, np.float32)
+    each = Ranking(a, np.array([0, 4]), np.ones(4))
+    for ranking, quanta in ((each, ONE), (one_tensor(a, key=3), ONE), (one_tensor(a), np.ones(4, np.int64))):
+        assert shortlist.listed_prefix(ranking, quanta, 2, 1.3)[1] is None
+    listed = shortlist.listed_prefix(one_tensor(a), ONE, 2, 1.3)[1]
+    assert listed.is_of(one_tensor(a))
+    assert not listed.is_of(one_tensor(a, key=3))
+    assert not listed.is_of(Ranking(a, np.array([0, 4]), np.array([0.5])))
+
+
+@needs_kernel
+@pytest.mark.parametrize("budget", [Count(300), Density(0.05), Joules(0.02), Bytes(900), Price(1e-9)], ids=repr)
+@pytest.mark.parametrize("rule", [TopK(), CWMP(), Projection(), RandomK()], ids=repr)
+@pytest.mark.parametrize("feedback", [None, ErrorFeedback(), ErrorFeedback(0.9, clip=2.0)], ids=repr)
+def test_the_whole_client_step_is_the_same(rule, budget, feedback):
+    if type(budget) not in LEGAL[type(rule)]:
+        pytest.skip("not a legal pair")
+    rng = np.random.default_rng(9)
+    shapes = {"conv.weight": (8, 3, 3, 3), "fc.weight": (40, 100), "fc.bias": (40,)}
+    layout = Layout.of({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    costs = price(layout, load_device("phone-lte-2021"))
+    update, residual = native_cases.data(rng, "mixture", layout.n), native_cases.data(rng, "97 % zeros", layout.n)
+    before = update.tobytes(), residual.tobytes()
+    state = ClientState(residual=residual, fingerprint=layout.fingerprint)
+    compressor, outcomes = Compressor(rule, budget, "float16", feedback), []
+    for library in (LIBRARY, None):
+        with native_cases.implementation(library, threads=2):
+            sent = compressor.compress(update, state, costs, np.random.default_rng(1))
+        left = None if sent.state.residual is None else sent.state.residual.tobytes()
+        outcomes.append((sent.payload, left, sent.selection.spent, sent.selection.delta, sent.charges))
+    assert outcomes[0] == outcomes[1]
+    assert 0 < len(outcomes[0][0]) < 4 * layout.n
+    assert before == (update.tobytes(), residual.tobytes())
+
+
+@pytest.mark.parametrize("implementation", ["native", "numpy"])
+@pytest.mark.parametrize("budget", [Count(2), Joules(1.0), Joules(0.5, includes_fixed=True), Bytes(100)], ids=repr)
+def test_an_error_names_the_update_or_the_sum_and_changes_nothing(implementation, budget):
+    if implementation == "native" and LIBRARY is None:
+        pytest.skip("runs without the kernel")
+    layout = Layout.of({"a.weight": np.zeros(3, np.float32), "b.weight": np.zeros(4, np.float32)})
+    costs = replace(Costs.of(1.0, layout), fixed=0.75)
+    compressor = Compressor(CWMP(), budget, feedback=ErrorFeedback())
+    large = np.array([1, 1, 1, 1, 3e38, 1, 1], np.float32)
+    state = ClientState(residual=large, fingerprint=layout.fingerprint)
+    before = large.tobytes()
+    bad = np.array([0, np.nan, 0, 0, 3e38, 0, 0], np.float32)
+    with native_cases.implementation(LIBRARY if implementation == "native" else None):
+        with pytest.raises(UpdateError, match=r"the update holds NaN or infinity in tensor 'a.weight' \(element 1"):
+            compressor.compress(bad, state, costs)
+        with pytest.raises(UpdateError, match=r"update plus residual passes what .* in tensor 'b\.weight'"):
+            compressor.compress(large, state, costs)
+    assert large.tobytes() == before

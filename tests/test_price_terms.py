@@ -21,7 +21,7 @@ from joulewise.prices import price
 from joulewise.quantities import EnergyPerBit, EnergyPerOperation, Factor, Power, Rate, Size
 from joulewise.residency import traffic, working_levels
 from joulewise.rules import CWMP, Joules, TopK
-from joulewise.select import select
+from joulewise.select import Source, select
 
 changed = msgspec.structs.replace
 
@@ -264,7 +264,7 @@ def test_the_first_estimate_is_a_fixed_point_of_densities_and_prices(seed, share
     a = (rng.standard_normal(layout.n) * scales).astype(np.float32)
     costs = price(layout, PHONE)
     budget = Joules(share * float(costs.per_kept @ layout.sizes))
-    priced = Brief(a, costs, CWMP(), budget)._priced(budget, None)
+    _, priced = Brief(Source(a), costs, CWMP(), budget)._priced(budget, None)
     counts = layout.counts(select(a, priced, TopK(), budget).indices)
     density = np.minimum(np.maximum(counts, 0.5) / layout.sizes, 0.5)
     assert priced.bits_per_kept == pytest.approx(26 + np.log2((1 - density) / density), abs=0.03)

@@ -21,9 +21,9 @@ from joulewise.errors import RuleError, StateError, UpdateError
 from joulewise.layout import Layout, Vector
 from joulewise.ledger import Charge, uplink_charges
 from joulewise.message import Brief
-from joulewise.ranking import first_not_finite
-from joulewise.rules import Budget, Joules, MinVariance, RandomK, Rule, check_pair
-from joulewise.select import Selection, checked_vector, not_finite
+from joulewise.ranking import CHUNK, Carry, NotFinite
+from joulewise.rules import Budget, Dense, Joules, MinVariance, RandomK, Rule, check_pair
+from joulewise.select import Selection, Source, checked_vector, not_finite
 
 
 class ErrorFeedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,11 +51,15 @@ class ErrorFeedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def carry(self, residual: Vector, update: Vector) -> Vector:
         """The part of the residual that is added to an update: float32[n]."""
-        factor = self.decay
-        if self.clip is not None:
-            norm, most = _norm(residual) * factor, self.clip * _norm(update)
-            factor *= most / norm if norm > most else 1.0
+        factor = self.factor(residual, update)
         return residual if factor == 1 else residual * np.float32(factor)
+
+    def factor(self, residual: Vector, update: Vector) -> float:
+        """What the residual is multiplied by before it is added to an update."""
+        if self.clip is None:
+            return self.decay
+        norm, most = _norm(residual) * self.decay, self.clip * _norm(update)
+        return self.decay * (most / norm if norm > most else 1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,35 +195,28 @@ class Compressor:
             RuleError: the budget cannot hold what must be sent, or a random rule has no `rng`.
         """
         state = _checked_state(state, costs.layout)
-        carried = self._carried(checked_vector(update, costs.layout, "update"), state, costs.layout)
-        if isinstance(self.budget, Joules) and self.budget.includes_fixed and self.budget.budget < costs.fixed:
-            return self._skipped(carried, state)
-        draft = Brief(carried, costs, self.rule, self.budget, self.values, whole).make(rng)
+        source = self._source(checked_vector(update, costs.layout, "update"), state)
+        try:
+            if isinstance(self.budget, Joules) and self.budget.includes_fixed and self.budget.budget < costs.fixed:
+                return self._skipped(source.added().vector, state)
+            draft = Brief(source, costs, self.rule, self.budget, self.values, whole).make(rng)
+        except NotFinite as found:
+            raise _not_finite(found, costs.layout) from None
         selection, encoded = draft.selection, draft.encoded
         residual, pending = None, None
-        if self.feedback is not None:
-            residual, pending = carried.copy(), encoded.payload
+        if source.carry is not None and self.feedback is not None:
+            residual, pending = source.carry.into, encoded.payload  # A vector of this reply alone.
             residual[selection.indices] -= encoded.values
         after = replace(state, residual=residual, pending=pending, sequence=state.sequence + 1)
         return Sent(encoded.payload, after, selection, uplink_charges(encoded, selection, costs))
 
-    def _carried(self, update: Vector, state: ClientState, layout: Layout) -> Vector:
-        bad = first_not_finite(update)
-        if bad is not None:
-            raise not_finite(bad, layout)
-        carried: Vector = update + np.float32(0)  # Makes -0.0 plain 0.0: sent + kept is had, bit for bit.
+    def _source(self, update: Vector, state: ClientState) -> Source:
+        if self.feedback is None and not isinstance(self.rule, Dense):
+            return Source(update)  # Zeros are never kept: their sign does not matter.
+        into = np.empty(update.size, np.float32)
         if self.feedback is None or state.residual is None:
-            return carried
-        with np.errstate(over="ignore"):
-            # In this order, so that a residual that decayed to -0.0 leaves no trace either.
-            carried += self.feedback.carry(state.residual, update)
-        bad = first_not_finite(carried)
-        if bad is not None:
-            raise UpdateError(
-                f"update plus residual passes what float32 holds in tensor {layout.name_of(bad)!r}; nothing "
-                "was changed: use ErrorFeedback(decay=...) or a lower learning rate"
-            )
-        return carried
+            return Source(update, Carry(into))
+        return Source(update, Carry(into, state.residual, self.feedback.factor(state.residual, update)))
 
     def _skipped(self, carried: Vector, state: ClientState) -> Sent:
         """Not even the fixed cost fits: no reply is made, and everything waits."""
@@ -229,7 +226,17 @@ class Compressor:
 
 
 def _norm(vector: Vector) -> float:
-    return float(np.linalg.norm(vector.astype(np.float64)))
+    chunks = (vector[start : start + CHUNK] for start in range(0, vector.size, CHUNK))
+    return math.sqrt(math.fsum(float(np.square(chunk, dtype=np.float64).sum()) for chunk in chunks))
+
+
+def _not_finite(found: NotFinite, layout: Layout) -> UpdateError:
+    if not found.of_sum:
+        return not_finite(found.index, layout)
+    return UpdateError(
+        f"update plus residual passes what float32 holds in tensor {layout.name_of(found.index)!r}; nothing "
+        "was changed: use ErrorFeedback(decay=...) or a lower learning rate"
+    )
 
 
 def _checked_state(state: ClientState | None, layout: Layout) -> ClientState:

@@ -12,11 +12,10 @@ import numpy as np
 from joulewise.codec import Encoded, ValueType, encode_detailed
 from joulewise.costs import Costs
 from joulewise.errors import RuleError
-from joulewise.layout import Vector
 from joulewise.ledger import header_energy, mask_energy
 from joulewise.prices import index_bits
 from joulewise.rules import Budget, Bytes, Joules, MinVariance, Rule, TopK
-from joulewise.select import Selection, select
+from joulewise.select import Chosen, Selection, Source, choose
 
 ENCODINGS = 6
 SLACK = 0.01
@@ -26,6 +25,8 @@ SETTLED_BITS = 0.01
 BLOCK_STEPS = 40
 ROUGH = 0.05
 """How near to the budget a selection comes that only tells densities, where blocks make it a search."""
+REACH = 1.3
+"""How far beyond a budget an order is looked at, so that the next selections need no pass over the update."""
 # Encoded bits of a value above a threshold: sign and mantissa, and what its exponent still has to say.
 TYPICAL_VALUE_BITS = {"float32": 26.0, "float16": 13.0, "bfloat16": 10.0, "int8": 8.0}
 
@@ -37,10 +38,14 @@ class Draft:
     Args:
         selection: what it keeps.
         encoded: its bytes, and where they went.
+        source: what to select from the next time.
+        everything: nothing but zeros was left out.
     """
 
     selection: Selection
     encoded: Encoded
+    source: Source
+    everything: bool
 
     @property
     def kept(self) -> int:
@@ -53,7 +58,7 @@ class Brief:
     """What a message is to be made of.
 
     Args:
-        carried: float32[n], update plus residual.
+        source: the update, and what to add to it; each selection says what to select from the next time.
         costs: prices of the client's device.
         rule: what to rank by.
         budget: where to stop; Joules and Bytes bound the message as encoded.
@@ -61,7 +66,7 @@ class Brief:
         whole: buffers and tensors that are not float, by name.
     """
 
-    carried: Vector
+    source: Source
     costs: Costs
     rule: Rule
     budget: Budget | None
@@ -73,20 +78,21 @@ class Brief:
 
         Raises:
             RuleError: a budget in bytes is below the message that keeps nothing, or a random rule has no `rng`.
+            NotFinite: the update, or its sum with the residual, holds NaN or infinity.
         """
         # The same key at each attempt: a random order, too, is one order.
         seed = None if rng is None else int(rng.integers(2**63))
         if not isinstance(self.budget, Joules | Bytes):
             return self.attempt(self.budget, self.costs, seed)
-        priced = self._priced(self.budget, seed)
+        brief, priced = self._priced(self.budget, seed)
         if isinstance(self.budget, Joules) and isinstance(self.rule, MinVariance):
             if self.costs.blocks:  # To search for a draw that fits would make what is sent biased.
                 raise RuleError(
                     "MinVariance cannot meet Joules in expectation where memory moves in blocks (lines, pages), whose "
                     "energy is no sum over coordinates; use Count or Density, or another rule"
                 )
-            return self._in_expectation(self.budget, priced, seed)
-        return _settled(_longest_that_fits(self, self.budget, priced, seed), self.budget, self.costs)
+            return brief._in_expectation(self.budget, priced, seed)
+        return _settled(_longest_that_fits(brief, self.budget, priced, seed), self.budget, self.costs)
 
     def _in_expectation(self, budget: Joules, priced: Costs, seed: int | None) -> Draft:
         """Draw once to see what the header takes and how far the estimated prices are off, then at that scale."""
@@ -95,70 +101,83 @@ class Brief:
         estimate = _estimate(budget, draft, priced)
         if spent > constant and estimate > 0:
             scale = estimate / (spent - constant)
-            draft = self.attempt(Joules(max(0.0, (room - constant) * scale)), priced, seed)
+            draft = replace(self, source=draft.source).attempt(
+                Joules(max(0.0, (room - constant) * scale)), priced, seed
+            )
         return _settled(draft, budget, self.costs)
 
     def attempt(self, budget: Budget | None, priced: Costs, seed: int | None) -> Draft:
         """Select under a budget at estimated prices and the energy of blocks, and encode."""
-        selection = self._chosen(self.rule, budget, priced, seed)
-        return Draft(selection, encode_detailed(selection, self.costs.layout, self.values, self.whole))
+        chosen = self._chosen(self.rule, budget, priced, seed)
+        encoded = encode_detailed(chosen.selection, self.costs.layout, self.values, self.whole)
+        return Draft(chosen.selection, encoded, chosen.source, chosen.everything)
 
     def _chosen(
         self, rule: Rule, budget: Budget | None, priced: Costs, seed: int | None, slack: float = SLACK / 8
-    ) -> Selection:
-        def within(limited: Budget | None) -> Selection:
+    ) -> Chosen:
+        def within(source: Source, limited: Budget | None) -> Chosen:
             rng = None if seed is None else np.random.default_rng(seed)
-            return select(self.carried, priced, rule, limited, rng)
+            return choose(source, priced, rule, limited, rng, REACH if isinstance(budget, Joules | Bytes) else 1.0)
 
         if isinstance(budget, Joules) and priced.blocks:
-            return _within_blocks(within, budget, priced, slack)
-        return within(budget)
+            return _within_blocks(within, self.source, budget, priced, slack)
+        return within(self.source, budget)
 
-    def _priced(self, budget: Joules | Bytes, seed: int | None) -> Costs:
-        """Prices at the density that TopK would give each tensor at this budget, at a fixed point of the two."""
-        costs = self.costs
+    def _priced(self, budget: Joules | Bytes, seed: int | None) -> tuple[Brief, Costs]:
+        """Prices at the density that TopK would give each tensor at this budget, at a fixed point of the two.
+
+        Also the brief that goes on from there.
+        """
+        brief, costs = self, self.costs
         if isinstance(budget, Joules) and not costs.per_bit.any():
-            return costs
+            return brief, costs
         types = (self.values,) * len(costs.layout.tensors) if isinstance(self.values, str) else self.values
         value_bits = np.array([TYPICAL_VALUE_BITS[value_type] for value_type in types], dtype=np.float64)
         priced = costs.at_bits(value_bits + index_bits(0.01))
         for _ in range(REFINEMENTS):
-            counts = costs.layout.counts(self._chosen(TopK(), budget, priced, seed, ROUGH).indices)
+            chosen = brief._chosen(TopK(), budget, priced, seed, ROUGH)
+            brief, counts = replace(brief, source=chosen.source), costs.layout.counts(chosen.selection.indices)
             density = np.maximum(counts, 0.5) / np.maximum(costs.layout.sizes, 1)
             bits = value_bits + index_bits(np.minimum(density, 0.5))
             settled = bool(np.all(np.abs(bits - priced.bits_per_kept) <= SETTLED_BITS))
             priced = priced.at_bits(bits)
             if settled:
                 break
-        return priced
+        return brief, priced
 
 
-def _within_blocks(within: Callable[[Budget], Selection], budget: Joules, priced: Costs, slack: float) -> Selection:
+def _within_blocks(
+    within: Callable[[Source, Budget], Chosen], source: Source, budget: Joules, priced: Costs, slack: float
+) -> Chosen:
     """The longest selection whose prices and blocks together take at most the budget.
 
     Blocks are no sum over coordinates, but what they take only grows along the order: the limit on the prices alone is
     moved until both together meet the budget, but for the share `slack` of it.
     """
     room = _room(budget, priced)
-    tried = within(_limited(budget, room))
-    if (most := _taken(tried, priced)) <= room:
+    tried = within(source, _limited(budget, room))
+    if (most := _taken(tried.selection, priced)) <= room:
         return tried
     # What a selection spent is the least limit that makes it.
-    low, least, fits, kept, high = 0.0, 0.0, None, int(tried.indices.size), float(tried.spent or 0.0)
+    low, least, fits, kept, high = 0.0, 0.0, None, _kept(tried), float(tried.selection.spent or 0.0)
     for step in range(BLOCK_STEPS):
-        if kept - (0 if fits is None else fits.indices.size) <= 1 or least >= (1 - slack) * room:
+        if kept - (0 if fits is None else _kept(fits)) <= 1 or least >= (1 - slack) * room:
             break
         if step % 3 == 2 or (step and not low):
             limit = _between(low, high)
         else:
             limit = _on_the_line((low, least), (high, most), (1 - slack / 2) * room)
-        tried = within(_limited(budget, limit))
-        taken = _taken(tried, priced)
+        tried = within(tried.source, _limited(budget, limit))
+        taken = _taken(tried.selection, priced)
         if taken <= room:
             low, least, fits = limit, taken, tried
         else:
-            high, most, kept = min(limit, float(tried.spent or 0.0)), taken, int(tried.indices.size)
-    return within(_limited(budget, 0.0)) if fits is None else fits
+            high, most, kept = min(limit, float(tried.selection.spent or 0.0)), taken, _kept(tried)
+    return within(tried.source, _limited(budget, 0.0)) if fits is None else replace(fits, source=tried.source)
+
+
+def _kept(chosen: Chosen) -> int:
+    return int(chosen.selection.indices.size)
 
 
 def _between(low: float, high: float) -> float:
@@ -200,14 +219,17 @@ def _longest_that_fits(brief: Brief, budget: Joules | Bytes, priced: Costs, seed
     """
     room = _room(budget, brief.costs)
     best: Draft | None = None
-    fits, misses = _Try(0.0, 0.0, 0), _Try(math.inf, math.inf, int(np.count_nonzero(brief.carried)) + 1)
+    fits, misses = _Try(0.0, 0.0, 0), _Try(math.inf, math.inf, brief.source.vector.size + 1)
     limit, streak, before = room, 0, fits
     for _ in range(ENCODINGS):
         draft = brief.attempt(_limited(budget, limit), priced, seed)
+        brief = replace(brief, source=draft.source)
         spent, constant = _spending(budget, draft, brief.costs)
         if spent <= room:
             before, fits, streak = fits, _Try(limit, spent, draft.kept), max(streak, 0) + 1
             best = draft if best is None or draft.kept >= best.kept else best
+            if draft.everything:
+                break
         else:
             misses = _Try(min(limit, _estimate(budget, draft, priced)), spent, draft.kept)
             streak = min(streak, 0) - 1

@@ -87,9 +87,11 @@ def longest_prefix(
     return Prefix(indices, values, int(found.spent), misfit, float(found.squares))
 
 
-def at_least(library: ctypes.CDLL, ranking: Ranking, threshold: float, flags: int = 0) -> tuple[UInt32, Float32, float]:
+def at_least(
+    library: ctypes.CDLL, ranking: Ranking, threshold: float, carry: Carry | None = None, flags: int = 0
+) -> tuple[UInt32, Float32, float]:
     """`joulewise.prefix.at_least` in the kernel; raises what `longest_prefix` raises."""
-    request = _request(ranking, None, flags)
+    request = _request(ranking, carry, flags)
     request.threshold, request.by_threshold = threshold, 1
     found, indices, values = _call(library, request)
     return indices, values, float(found.squares)

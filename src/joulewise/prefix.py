@@ -72,20 +72,22 @@ def prefix_in_numpy(ranking: Ranking, quanta: Int64, limit: int, carry: Carry | 
     raise AssertionError("the bracket over all scores always holds the threshold")
 
 
-def at_least(ranking: Ranking, threshold: float) -> tuple[UInt32, Float32, float]:
+def at_least(ranking: Ranking, threshold: float, carry: Carry | None = None) -> tuple[UInt32, Float32, float]:
     """Indices and values of all coordinates that score at least `threshold`, and the sum of all squares.
 
     Raises:
-        NotFinite: the vector holds NaN or infinity.
+        NotFinite: the vector, or the sum, holds NaN or infinity.
     """
     library = kernel.library()
     if library is not None:
-        return native_select.at_least(library, ranking, threshold)
-    return at_least_in_numpy(ranking, threshold)
+        return native_select.at_least(library, ranking, threshold, carry)
+    return at_least_in_numpy(ranking, threshold, carry)
 
 
-def at_least_in_numpy(ranking: Ranking, threshold: float) -> tuple[UInt32, Float32, float]:
+def at_least_in_numpy(ranking: Ranking, threshold: float, carry: Carry | None = None) -> tuple[UInt32, Float32, float]:
     """Like `at_least`, without the kernel."""
+    if carry is not None:
+        ranking = replace(ranking, a=carried(ranking.a, carry))
     found = _scan(ranking, max(threshold, SMALLEST))
     return found.indices, found.values, found.squares
 

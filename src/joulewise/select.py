@@ -6,7 +6,7 @@ A rule is a score, a budget is where to stop: one kernel (`joulewise.prefix`) se
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from joulewise.costs import Costs
 from joulewise.errors import RuleError, UpdateError
 from joulewise.inclusion import draw
 from joulewise.layout import Layout, Vector, as_numpy
-from joulewise.prefix import at_least, filled, longest_prefix
+from joulewise.prefix import at_least, filled
 from joulewise.quanta import budget_quanta, quanta
-from joulewise.ranking import CHUNK, NotFinite, Prefix, Ranking, first_not_finite
+from joulewise.ranking import CHUNK, Carry, NotFinite, Prefix, Ranking, carried, first_not_finite
 from joulewise.rules import (
     Budget,
     Bytes,
@@ -33,6 +33,7 @@ from joulewise.rules import (
     Rule,
     check_pair,
 )
+from joulewise.shortlist import Shortlist, listed_prefix, prefix_of
 
 Floats = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -131,17 +132,87 @@ def select(
     check_pair(rule, budget)
     costs = costs if isinstance(costs, Costs) else Costs.of(np.asarray(costs, np.float64))
     vector = checked_vector(a, costs.layout)
-    key = _key(rule, rng) if rule.random else None
     try:
-        if budget is None or isinstance(rule, Dense):
-            return _everything(vector, costs)
-        if isinstance(rule, MinVariance):
-            return _least_variance(vector, costs, budget, key or 0)
-        if isinstance(budget, Price):
-            return _above_price(vector, costs, rule, budget)
-        return _greedy(vector, costs, rule, budget, key)
+        return choose(Source(vector), costs, rule, budget, rng).selection
     except NotFinite as found:
         raise not_finite(found.index, costs.layout) from None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """What to select from, once or again and again.
+
+    Args:
+        vector: float32[n].
+        carry: what to add to it first; the first selection does so.
+        listed: the top of an order of the vector that an earlier selection looked at.
+    """
+
+    vector: Vector
+    carry: Carry | None = None
+    listed: Shortlist | None = None
+
+    def summed(self) -> Source:
+        """The same, once the sum has been written by a selection."""
+        return self if self.carry is None else Source(self.carry.into)
+
+    def added(self) -> Source:
+        """The same, with the sum written now.
+
+        Raises:
+            NotFinite: the vector, or the sum, holds NaN or infinity.
+        """
+        return self if self.carry is None else Source(carried(self.vector, self.carry))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """A selection, and what to select from the next time.
+
+    Args:
+        selection: what is kept.
+        source: without a carry, and with the top of the order where that was asked for.
+        everything: nothing but zeros was left out.
+    """
+
+    selection: Selection
+    source: Source
+    everything: bool = False
+
+
+def choose(
+    source: Source,
+    costs: Costs,
+    rule: Rule,
+    budget: Budget | None,
+    rng: np.random.Generator | None = None,
+    reach: float = 1.0,
+) -> Chosen:
+    """Like `select`, for callers that select again: with a sum made on the way, and the top of the order kept.
+
+    Args:
+        source: what to select from.
+        costs: prices.
+        rule: what to rank by.
+        budget: where to stop; None for Dense.
+        rng: source of the key of random rules.
+        reach: how far to look at the order, as a multiple of the budget; above 1, the next selections by this order
+            within that reach need no pass over the vector.
+
+    Raises:
+        RuleError: a random rule has no `rng`.
+        NotFinite: the vector, or the sum, holds NaN or infinity.
+    """
+    key = _key(rule, rng) if rule.random else None
+    if budget is None or isinstance(rule, Dense):
+        source = source.added()
+        return Chosen(_everything(source.vector, costs), source, everything=True)
+    if isinstance(rule, MinVariance):
+        source = source.added()
+        return Chosen(_least_variance(source.vector, costs, budget, key or 0), source)
+    if isinstance(budget, Price):
+        return Chosen(_above_price(source, costs, rule, budget), source.summed())
+    return _greedy(source, costs, rule, budget, key, reach)
 
 
 def checked_vector(a: Any, layout: Layout, name: str = "a") -> Vector:
@@ -204,24 +275,38 @@ def _weights(costs: Costs, rule: Ranked) -> tuple[Floats, int]:
     return np.ldexp(weights, -exponent), exponent
 
 
-def _greedy(vector: Vector, costs: Costs, rule: Ranked, budget: Budget, key: int | None) -> Selection:
-    ranking = rank(vector, costs, rule, key)
+def _greedy(source: Source, costs: Costs, rule: Ranked, budget: Budget, key: int | None, reach: float) -> Chosen:
     units, limit, quantum = limit_of(budget, costs)
     if limit < 0:
-        return _nothing(vector)
-    found = longest_prefix(ranking, units, limit)
+        source = source.added()
+        return Chosen(_nothing(source.vector), source)
+    ranking, found, source = _longest(source, rank(source.vector, costs, rule, key), units, limit, reach)
     indices, values, spent = found.indices, found.values, found.spent
     if isinstance(budget, Joules | Bytes) and budget.fill:
         indices, spent = filled(ranking, units, limit, found)
-        values = vector[indices]
-    certificate = _certificate(vector, costs, rule, budget, found, values)
+        values = source.vector[indices]
+    certificate = _certificate(source.vector, costs, rule, budget, found, values)
     delta = min(1.0, _mass(values, 2) / found.squares) if found.squares else 1.0
     if isinstance(rule, RandomK) and rule.scale and indices.size:
-        scale = np.count_nonzero(vector) / indices.size
+        scale = np.count_nonzero(source.vector) / indices.size
         values = _finite(values * np.float64(scale), indices, costs.layout)
-        delta = _delta(vector, indices, values, found.squares)
+        delta = _delta(source.vector, indices, values, found.squares)
     energy = spent * quantum if isinstance(budget, Joules) else _energy(costs, indices)
-    return Selection(vector.size, indices, values, energy, certificate, delta)
+    selection = Selection(source.vector.size, indices, values, energy, certificate, delta)
+    return Chosen(selection, source, found.misfit is None)
+
+
+def _longest(
+    source: Source, ranking: Ranking, units: Int64, limit: int, reach: float
+) -> tuple[Ranking, Prefix, Source]:
+    """The longest prefix, from the top of the order where it is known and enough; with the ranking of the sum."""
+    if source.listed is not None and source.listed.is_of(ranking) and ranking.per_tensor(units):
+        found = prefix_of(source.listed, units, limit)
+        if found is not None:
+            return ranking, found, source
+    found, listed = listed_prefix(ranking, units, limit, reach, source.carry)
+    source = replace(source.summed(), listed=listed)
+    return replace(ranking, a=source.vector), found, source
 
 
 def _nothing(vector: Vector) -> Selection:
@@ -233,19 +318,19 @@ def _nothing(vector: Vector) -> Selection:
     return Selection(vector.size, np.empty(0, np.uint32), np.empty(0, np.float32), 0.0, None, delta)
 
 
-def _above_price(vector: Vector, costs: Costs, rule: Ranked, budget: Price) -> Selection:
+def _above_price(source: Source, costs: Costs, rule: Ranked, budget: Price) -> Selection:
     weights, exponent = _weights(costs, rule)
     # a^2/c >= v is |a|/sqrt(c) >= sqrt(v): the threshold is on the score that the kernel knows.
     value = budget.value if rule.norm == 1 else math.sqrt(budget.value)
     with np.errstate(over="ignore"):  # Infinity, which no score reaches.
         threshold = float(np.ldexp(value * (1 - 2.0**-48), -exponent))
-    ranking = Ranking(vector, costs.layout.offsets, weights)
-    indices, values, squares = at_least(ranking, threshold)
+    ranking = Ranking(source.vector, costs.layout.offsets, weights)
+    indices, values, squares = at_least(ranking, threshold, source.carry)
     # Scores are products with a rounded weight: at the threshold the quotient itself decides.
     worth = np.abs(values, dtype=np.float64) ** (rule.norm or 1) / ranking.spread(costs.per_kept, indices)
     indices, values = indices[worth >= budget.value], values[worth >= budget.value]
     delta = min(1.0, _mass(values, 2) / squares) if squares else 1.0
-    return Selection(vector.size, indices, values, _energy(costs, indices), None, delta)
+    return Selection(source.vector.size, indices, values, _energy(costs, indices), None, delta)
 
 
 def _everything(vector: Vector, costs: Costs) -> Selection:
@@ -301,13 +386,15 @@ def _certificate(
     one = np.array([found.misfit], np.uint32)
     rate = _mass(vector[one], rule.norm) / _energy(costs, one)
     # Rounding in these sums could put the bound a hair below what was kept.
-    return Certificate(value, max(value, _mass(found.values, rule.norm) + max(0.0, left) * rate))
+    within = value if values is found.values else _mass(found.values, rule.norm)
+    return Certificate(value, max(value, within + max(0.0, left) * rate))
 
 
 def _mass(values: Vector, norm: int) -> float:
     """Sum of ``|v|^norm`` in float64, chunk by chunk so that no float64 copy of the values is made."""
     chunks = (values[start : start + CHUNK] for start in range(0, values.size, CHUNK))
-    return math.fsum(float((np.abs(chunk, dtype=np.float64) ** norm).sum()) for chunk in chunks)
+    powered = np.square if norm == 2 else np.abs
+    return math.fsum(float(powered(chunk, dtype=np.float64).sum()) for chunk in chunks)
 
 
 def _delta(vector: Vector, indices: Indices, values: Vector, squares: float) -> float:

@@ -382,12 +382,15 @@ bool all_zero(const float* x, std::int64_t count) {
 // In float64, for numbers whose squares are too small or too large for float32; NaN or infinity comes out as such.
 double squares_in_double(const float* x, std::int64_t count) {
     if (all_zero(x, count)) return 0.0;
-    std::vector<double> lanes(static_cast<std::size_t>(kLanes), 0.0);
-    for (std::int64_t i = 0; i < count; ++i) {
-        double value = x[i];
-        lanes[i % kLanes] += value * value;
+    alignas(64) double lanes[kLanes] = {};
+    for (std::int64_t begin = 0; begin < count; begin += kLanes) {
+        std::int64_t length = std::min(kLanes, count - begin);
+        for (std::int64_t j = 0; j < length; ++j) {
+            double value = x[begin + j];
+            lanes[j] += value * value;
+        }
     }
-    return folded(lanes.data(), std::min(count + 63, kLanes));
+    return folded(lanes, std::min(count + 63, kLanes));
 }
 
 // ------------------------------------------------------------------------------------------------------------ brackets
@@ -399,11 +402,11 @@ struct Bracket {
     Store store;
 };
 
-// Bins of 32 to the octave, from 2^-127 (or what is less) to 2^129: costs, their squares and numbers of what was sampled.
+// Bins of 32 to the octave, from 2^-191 (or what is less) to 2^129: costs, their squares and numbers of what was sampled.
 struct Bins {
     static constexpr int kShift = 52 - 5;
-    static constexpr std::uint64_t kFirst = static_cast<std::uint64_t>(1023 - 127) << 5;
-    static constexpr std::size_t kCount = 256 << 5;
+    static constexpr std::uint64_t kFirst = static_cast<std::uint64_t>(1023 - 191) << 5;
+    static constexpr std::size_t kCount = 320 << 5;
     std::vector<double> costs = std::vector<double>(kCount, 0.0), squares = costs;
     std::vector<std::int32_t> counts = std::vector<std::int32_t>(kCount, 0);
     double dearest = 0;
