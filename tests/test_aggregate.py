@@ -69,7 +69,7 @@ def test_payloads_are_added_in_their_order():
 def test_what_is_not_sent_counts_as_zero_and_an_empty_payload_counts():
     layout = Layout.single(3)
     sent = encode(Selection(3, np.array([1], np.uint32), np.array([4.0], np.float32)), layout)
-    assert weighted_mean([(sent, 1), (b"", 3)], layout).tolist() == [0.0, 1.0, 0.0]
+    assert weighted_mean([(sent, np.int64(1)), (b"", np.float32(3))], layout).tolist() == [0.0, 1.0, 0.0]
 
 
 def test_tensors_that_travel_whole_are_no_part_of_the_mean():
@@ -78,7 +78,7 @@ def test_tensors_that_travel_whole_are_no_part_of_the_mean():
     assert weighted_mean([(payload, 1)], LAYOUT).tolist() == [0.0] * LAYOUT.n
 
 
-@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf"), 1e-300, 1e300])
+@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf"), 1e-300, 1e300, None, "3"])
 def test_weights_that_are_no_weights_are_named(weight):
     with pytest.raises(UpdateError, match=r"payloads\[1\] has the weight"):
         weighted_mean([(b"", 1), (b"", weight)], LAYOUT)
