@@ -63,8 +63,9 @@ def weighted_mean(payloads: Iterable[tuple[bytes, float]], layout: Layout) -> Ve
 
 
 def _checked(weight: object, number: int) -> float:
-    if isinstance(weight, Real) and (weight == 0 or LEAST_WEIGHT <= weight <= LARGEST_WEIGHT):
-        return float(weight)
+    share = float(weight) if isinstance(weight, Real) else -1.0
+    if share == 0 or LEAST_WEIGHT <= share <= LARGEST_WEIGHT:
+        return share
     raise UpdateError(
         f"payloads[{number}] has the weight {weight!r}, but a weight is 0 or from {LEAST_WEIGHT:g} to "
         f"{LARGEST_WEIGHT:g}; use the client's number of examples"
