@@ -49,17 +49,17 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=5, help="of each payload")
     asked = parser.parse_args()
     if active() != "native":
-        print("The kernel is not there: nothing to compare NumPy with.")
+        sys.stdout.write("The kernel is not there: nothing to compare NumPy with.\n")
         return 1
     broken, seen = 0, Counter[str]()
     for seed in track(range(asked.first, asked.first + asked.cases), disable=not sys.stdout.isatty()):
         for difference in differences(case_of(seed), seed, asked.mutants, seen):
             broken += 1
             if broken <= SHOWN:
-                print(f"case {seed}: {difference}")
+                sys.stdout.write(f"case {seed}: {difference}\n")
     for what, count in seen.most_common():
-        print(f"{count:8} {what}")
-    print(f"{asked.cases} cases, {seen.total()} payloads read, {broken} differences")
+        sys.stdout.write(f"{count:8} {what}\n")
+    sys.stdout.write(f"{asked.cases} cases, {seen.total()} payloads read, {broken} differences\n")
     return int(broken > 0)
 
 
