@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 CHUNK = 50_000
+"""Mutants that one worker takes, at most."""
 MEMORY_MIB = 64
 """What decoding may take above what a worker has before it begins; the largest model has 70,033 parameters."""
 FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-pthread", "-ffp-contract=off", "-fno-omit-frame-pointer")
@@ -87,14 +88,15 @@ def told(made) -> str:
 def fuzz(mutants: int, seed: int, workers: int, environment: dict[str, str], command: list[str]) -> int:
     """Run chunks of mutants in processes of their own, print what was reached, and return the exit code."""
     total: dict[str, Counter[str]] = {name: Counter() for name in COUNTS}
-    starts, began = list(range(0, mutants, CHUNK)), time.monotonic()
+    chunk, began = min(CHUNK, -(-mutants // workers)), time.monotonic()
+    starts = list(range(0, mutants, chunk))
     with tempfile.TemporaryDirectory() as folder:
         running: list[tuple[subprocess.Popen[str], Path]] = []
         while starts or running:
             while starts and len(running) < workers:
                 start = starts.pop(0)
                 note = Path(folder) / str(start)
-                stop = min(start + CHUNK, mutants)
+                stop = min(start + chunk, mutants)
                 arguments = [__file__, "--worker", str(start), str(stop), str(note), "--seed", str(seed)]
                 process = subprocess.Popen([*command, *arguments], env=environment, stdout=subprocess.PIPE, text=True)
                 running.append((process, note))
