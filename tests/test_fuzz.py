@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import payload_parts
 import pytest
-from mutants import SEALS, corpus, judge, mutant, sentence
+from mutant_corpus import corpus
+from mutants import SEALS, judge, mutant, sentence
 
 from joulewise import codec, kernel, native_codec, numpy_codec
 from joulewise.codec import VALUE_TYPES, decode
