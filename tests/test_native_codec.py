@@ -1,6 +1,7 @@
 """The kernel's codec against NumPy's: the same bytes, the same values, the same refusals in the same words."""
 
 import ctypes
+import zlib
 
 import numpy as np
 import pytest
@@ -222,6 +223,18 @@ def test_adding_is_what_numpy_adds(number):
     expected[indices] += number(weight) * values.astype(number)
     native_codec.add(total, indices, values, weight)
     assert total.tobytes() == expected.tobytes()
+
+
+def test_the_checksum_is_that_of_zlib():
+    noise = np.random.default_rng(5).integers(0, 256, native_codec.LONG + 200, dtype=np.uint8).tobytes()
+    checksums = np.zeros(1, np.uint32)
+    for size in (*range(150), 1000, len(noise)):
+        for before in (0, 0xFFFFFFFF, 0x12345678):
+            checksums[0] = before
+            raw = np.frombuffer(noise[:size], np.uint8)
+            if native_codec._functions().joulewise_crc32(raw, size, checksums) != 4:  # No carry-less multiplication.
+                assert checksums[0] == zlib.crc32(noise[:size], before)
+            assert native_codec.crc32(noise[:size], before) == zlib.crc32(noise[:size], before)
 
 
 def test_adding_beyond_the_end_adds_nothing():

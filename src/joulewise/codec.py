@@ -12,7 +12,7 @@ import numpy.typing as npt
 from joulewise import kernel, native_codec, numpy_codec
 from joulewise.bits import Numbers, Reader
 from joulewise.errors import LayoutError, PayloadError, RuleError, UpdateError
-from joulewise.frame import Body, Extent, check_order, read_head, read_wholes, seal, write_head, write_wholes
+from joulewise.frame import Body, Extent, Raw, check_order, read_head, read_wholes, seal, write_head, write_wholes
 from joulewise.huffman import LONGEST
 from joulewise.layout import Arrays, Layout, Vector
 from joulewise.rounding import VALUE_TYPES, ValueType
@@ -110,10 +110,11 @@ def encode_detailed(
     has_wholes = whole is not None and bool(layout.wholes)
     if not len(indices) and not has_wholes:
         return Encoded(b"", np.zeros(len(kinds)), 0, 0, numbers)
-    body = _implementation().write(indices, numbers, layout, kinds)
+    implementation = _implementation()
+    body = implementation.write(indices, numbers, layout, kinds)
     wholes = write_wholes(whole, layout) if whole is not None else b""
     head = write_head(layout, has_wholes, body.unary_bits)
-    payload = seal([head, body.table, wholes, *body.rest])
+    payload = seal([head, body.table, wholes, *body.rest], implementation.crc32)
     return _account(payload, body, len(wholes))
 
 
@@ -140,8 +141,9 @@ def decode(payload: bytes | bytearray | memoryview, layout: Layout) -> Decoded:
         nothing = Selection(layout.n, np.zeros(0, np.uint32), np.zeros(0, np.float32))
         return Decoded(nothing, {}, _kinds("float32", layout))
     reader = Reader(whole_payload)
-    has_wholes, unary_bits = read_head(reader, whole_payload, layout)
-    implementation, table_at = _implementation(), reader.at
+    implementation = _implementation()
+    has_wholes, unary_bits = read_head(reader, whole_payload, layout, implementation.crc32)
+    table_at = reader.at
     extent = implementation.read_table(whole_payload, table_at, layout)
     reader.take(extent.table_bytes, "its table")
     if not extent.kept and not has_wholes:
@@ -157,6 +159,8 @@ def decode(payload: bytes | bytearray | memoryview, layout: Layout) -> Decoded:
 
 class _Implementation(Protocol):
     """What `numpy_codec` and `native_codec` both do, bit for bit the same."""
+
+    def crc32(self, piece: Raw, before: int) -> int: ...
 
     def write(self, indices: Numbers, values: Vector, layout: Layout, kinds: tuple[ValueType, ...]) -> Body: ...
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,8 @@ from joulewise.positions import rice_parameters
 from joulewise.rounding import HIGHEST_SYMBOL, LARGEST_BITS, VALUE_TYPES, ValueType
 
 Raw = bytes | memoryview
+Checksum = Callable[[Raw, int], int]
+"""CRC-32 of bytes that follow others, of which it is given."""
 
 MAGIC = b"JWP1"
 HAS_WHOLES = 1
@@ -129,16 +130,17 @@ def plan_of(
     return Plan(kept, kinds, rice_parameters(gaps, listed), largest, codes)
 
 
-def seal(pieces: Sequence[Raw]) -> bytes:
+def seal(pieces: Sequence[Raw], crc32: Checksum) -> bytes:
     """Put magic number and checksum before the rest of a payload, which comes in pieces.
 
     Example:
-        >>> seal([b"re", b"st"]).hex()
+        >>> from zlib import crc32
+        >>> seal([b"re", b"st"], crc32).hex()
         '4a575031d02114fd72657374'
     """
     checksum = 0
     for piece in pieces:
-        checksum = zlib.crc32(piece, checksum)
+        checksum = crc32(piece, checksum)
     return b"".join([MAGIC, checksum.to_bytes(4, "little"), *pieces])
 
 
@@ -153,8 +155,8 @@ def write_head(layout: Layout, has_wholes: bool, unary_bits: int) -> bytes:
     return fixed + varint(layout.n) + varint(len(layout.tensors)) + varint(unary_bits)
 
 
-def read_head(reader: Reader, payload: memoryview, layout: Layout) -> tuple[bool, int]:
-    """Check the header of `payload`, at which `reader` stands.
+def read_head(reader: Reader, payload: memoryview, layout: Layout, crc32: Checksum) -> tuple[bool, int]:
+    """Check the header of `payload`, at which `reader` stands, and its checksum.
 
     Returns:
         Whether tensors sent whole follow, and the length of the unary stream in bits.
@@ -167,7 +169,7 @@ def read_head(reader: Reader, payload: memoryview, layout: Layout) -> tuple[bool
         raise PayloadError(f"payload begins with {magic!r}, not {MAGIC!r}: it is of another version")
     reader.take(len(MAGIC), "its header")
     checksum = int.from_bytes(reader.take(4, "its header"), "little")
-    if checksum != zlib.crc32(payload[CHECKED_FROM:]):
+    if checksum != crc32(payload[CHECKED_FROM:], 0):
         raise PayloadError("payload was damaged on the way: its checksum does not match; send it again")
     flags = reader.byte("its header")
     if flags & ~HAS_WHOLES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import zlib
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from numpy.ctypeslib import ndpointer
 from joulewise import kernel, refusals
 from joulewise.bits import VARINT_BYTES, Numbers
 from joulewise.errors import KernelError, PayloadError
-from joulewise.frame import Body, Extent, check_finite, check_order
+from joulewise.frame import Body, Extent, Raw, check_finite, check_order
 from joulewise.huffman import LONGEST
 from joulewise.layout import Layout, Vector
 from joulewise.rounding import VALUE_TYPES, ValueType
@@ -22,6 +23,9 @@ OUT_OF_MEMORY, UNSOUND_SELECTION = 1, 3
 """Results of the kernel that are no refusals; the others are a caller's mistake."""
 ENTRY_ROOM, VALUE_ROOM, SLACK = 141, 9, 64
 """Bytes that the kernel asks for: for each tensor, for each kept value, and besides."""
+
+LONG = 1 << 14
+"""From this many bytes a call of the kernel is worth its price."""
 
 _SIZE, _STATUS = ctypes.c_int64, ctypes.c_int32
 _BYTES = ndpointer(np.uint8, ndim=1, flags="C_CONTIGUOUS")
@@ -38,6 +42,7 @@ _SIGNATURES = {
         *(_INDICES, _VALUES, _SIZE, _SIZES, _SIZE, _BYTES, _BYTES_OUT, _SIZE),
         *(_VALUES_OUT, _NUMBERS_OUT, _SIZES_OUT),
     ),
+    "joulewise_crc32": (_BYTES, _SIZE, _INDICES_OUT),
     "joulewise_read_table": (_BYTES, _SIZE, _SIZE, _SIZES, _SIZE, _BYTES_OUT, _SIZES_OUT),
     "joulewise_decode": (
         *(_BYTES, _SIZE, _SIZE, _SIZE, _SIZE, _SIZES, _SIZE, _SIZE),
@@ -48,6 +53,15 @@ _SIGNATURES = {
 }
 
 Accumulator = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+
+def crc32(piece: Raw, before: int) -> int:
+    """Continue a CRC-32; as `numpy_codec.crc32`."""
+    if len(piece) >= LONG:
+        checksum = np.array([before], np.uint32)
+        if _functions().joulewise_crc32(np.frombuffer(piece, np.uint8), len(piece), checksum) == 0:
+            return int(checksum[0])
+    return zlib.crc32(piece, before)
 
 
 def write(indices: Numbers, values: Vector, layout: Layout, kinds: tuple[ValueType, ...]) -> Body:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import numpy.typing as npt
 
 from joulewise import refusals
 from joulewise.bits import Bits, Counts, Numbers, Reader, pack, unpack
-from joulewise.frame import Body, Extent, Plan, check_finite, check_order, histograms_of, plan_of, read_table_plan
+from joulewise.frame import Body, Extent, Plan, Raw, check_finite, check_order, histograms_of, plan_of, read_table_plan
 from joulewise.huffman import read_symbols, write_symbols
 from joulewise.layout import Layout, Vector
 from joulewise.positions import complement, gaps_of, longest_unary, read_positions, write_positions
 from joulewise.rounding import ValueType, further_bits
 from joulewise.values import join_all, plane_bits, section_bytes, split_all
+
+
+def crc32(piece: Raw, before: int) -> int:
+    """Continue a CRC-32.
+
+    Example:
+        >>> hex(crc32(b"st", crc32(b"re", 0)))
+        '0xfd1421d0'
+    """
+    return zlib.crc32(piece, before)
 
 
 def write(indices: Numbers, values: Vector, layout: Layout, kinds: tuple[ValueType, ...]) -> Body:
