@@ -2,6 +2,7 @@
 
 import tracemalloc
 from fractions import Fraction
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import joulewise
 from joulewise import kernel, weighted_mean
 from joulewise.aggregate import add
 from joulewise.codec import VALUE_TYPES, decode, encode
@@ -89,6 +91,15 @@ def test_no_weight_overflows_or_loses_digits(weight):
     layout, values = Layout.single(2), np.array([3.4028235e38, 1e-45], np.float32)
     payload = encode(Selection(2, np.arange(2, dtype=np.uint32), values), layout)
     assert weighted_mean([(payload, weight)] * 3, layout).tolist() == values.tolist()
+
+
+def test_the_snippet_of_the_documentation_runs():
+    page = (Path(__file__).parents[1] / "docs" / "server.md").read_text(encoding="utf-8")
+    layout, ones = Layout.single(3), np.ones(3, np.float32)
+    replies = [(encode(Selection(3, np.arange(3, dtype=np.uint32), ones * size), layout), 5) for size in (2, 4)]
+    names = {"joulewise": joulewise, "layout": layout, "replies": replies, "model": {"update": ones}}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    assert names["model"]["update"].tolist() == [4.0, 4.0, 4.0]
 
 
 def test_a_damaged_payload_is_named():
