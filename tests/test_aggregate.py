@@ -146,7 +146,8 @@ def peak_of(clients, layout, payload):
 
 def test_memory_does_not_grow_with_clients():
     layout = Layout.single(100_000)
-    payload = payload_of(0, layout, share=0.01)
-    few, many = peak_of(2, layout, payload), peak_of(60, layout, payload)
-    assert many <= few + 100_000  # sixty decoded payloads are five times as much
-    assert many <= 13 * layout.n
+    payload = payload_of(0, layout, share=0.3)
+    few, many = peak_of(2, layout, payload), peak_of(40, layout, payload)
+    # One decoded payload has 240 kB; calls of the kernel leave small objects to Python's collector.
+    assert many <= few + 400_000
+    assert many <= 12 * layout.n + 1_500_000
