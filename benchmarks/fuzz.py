@@ -31,6 +31,7 @@ MEMORY_MIB = 64
 """What decoding may take above what a worker has before it begins; the largest model has 70,033 parameters."""
 FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-pthread", "-ffp-contract=off", "-fno-omit-frame-pointer")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+ADDRESS_OPTIONS = "detect_leaks=0:malloc_context_size=4:quarantine_size_mb=4"
 COUNTS = ("outcomes", "seals", "changes", "accepted modes", "modes refused after the table")
 BEFORE_THE_TABLE_ENDS = (
     *("payload begins", "payload was damaged", "payload has unknown flags", "payload is of a model", "payload keeps"),
@@ -141,7 +142,7 @@ def sanitized(folder: Path) -> tuple[dict[str, str], list[str]]:
     ]
     environment = os.environ | {
         "LD_PRELOAD": " ".join(libraries),
-        "ASAN_OPTIONS": f"detect_leaks=0:malloc_context_size=4:max_allocation_size_mb={MEMORY_MIB}",
+        "ASAN_OPTIONS": f"{ADDRESS_OPTIONS}:max_allocation_size_mb={MEMORY_MIB}",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "JOULEWISE_KERNEL": "native",
         "PYTHONPATH": os.pathsep.join([str(folder), *site.getsitepackages()]),

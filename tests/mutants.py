@@ -41,15 +41,15 @@ def mutant(number: int, seed: int = 0) -> Mutant:
     source = rng.choice(corpus())
     seal, done = rng.choices(SEALS, SHARES)[0], []
     changes = INNER if seal == SEALS[0] else FIELDS
-    parts = source.parts.copy()
-    while not done or (len(done) < 8 and parts.write() == source.payload[8:]):  # What changes nothing is no mutation.
+    parts, body = source.parts.copy(), source.payload[8:]
+    while not done or (len(done) < 5 and body == source.payload[8:]):  # What changes nothing is no mutation.
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             change = rng.choice(changes)
             change(parts, rng, source)
             done.append(change.__name__)
         if seal == SEALS[0]:
             fit_lengths(parts, rng, source)
-    body = parts.write()
+        body = parts.write()
     if seal != SEALS[0] and rng.random() < 0.5:
         rough = rng.choice(ROUGH)
         body = rough(body, rng)
@@ -77,7 +77,9 @@ def fit_lengths(parts: Parts, rng: Random, source: Seed) -> None:
     fit_unary(parts, rng)
     parts.remainders = fit_bits(parts.remainders, remainder_bits(parts), rng)
     parts.odd = fit_bits(parts.odd, odd_bits(parts), rng)
-    _, used = walk(parts, lambda: format(rng.getrandbits(256), "0256b"))
+    used = len(parts.symbols)
+    if (parts.symbols, parts.entries) != (source.parts.symbols, source.parts.entries):
+        _, used = walk(parts, lambda: format(rng.getrandbits(256), "0256b"))
     parts.symbols = parts.symbols[:used]
     parts.tail = b""
     bits = len(parts.unary) + len(parts.remainders) + len(parts.odd) + used
