@@ -20,16 +20,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-CHUNK = 50_000
+CHUNK = 20_000
+"""Mutants that one worker takes, at most."""
 MEMORY_MIB = 64
 """What decoding may take above what a worker has before it begins; the largest model has 70,033 parameters."""
 FLAGS = ("-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-pthread", "-ffp-contract=off", "-fno-omit-frame-pointer")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+ADDRESS_OPTIONS = "detect_leaks=0:malloc_context_size=4:quarantine_size_mb=4"
 COUNTS = ("outcomes", "seals", "changes", "accepted modes", "modes refused after the table")
 BEFORE_THE_TABLE_ENDS = (
     *("payload begins", "payload was damaged", "payload has unknown flags", "payload is of a model", "payload keeps"),
@@ -87,37 +90,43 @@ def told(made) -> str:
 def fuzz(mutants: int, seed: int, workers: int, environment: dict[str, str], command: list[str]) -> int:
     """Run chunks of mutants in processes of their own, print what was reached, and return the exit code."""
     total: dict[str, Counter[str]] = {name: Counter() for name in COUNTS}
-    starts, began = list(range(0, mutants, CHUNK)), time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        running: list[tuple[subprocess.Popen[str], Path]] = []
-        while starts or running:
-            while starts and len(running) < workers:
-                start = starts.pop(0)
-                note = Path(folder) / str(start)
-                stop = min(start + CHUNK, mutants)
-                arguments = [__file__, "--worker", str(start), str(stop), str(note), "--seed", str(seed)]
-                process = subprocess.Popen([*command, *arguments], env=environment, stdout=subprocess.PIPE, text=True)
-                running.append((process, note))
-            process, note = running.pop(0)
-            output, _ = process.communicate()
-            if process.returncode:
-                at = struct.unpack("<Q", note.read_bytes())[0] if note.exists() else "none"
-                print(f"FINDING: a worker ended with {process.returncode} at mutant {at} of seed {seed}\n{output}")
-                for other, _ in running:
-                    other.kill()
-                    other.communicate()
-                return 1
-            for name, counted in json.loads(output.splitlines()[-1]).items():
-                total[name].update(counted)
-    report(total, mutants, time.monotonic() - began)
+    chunk, began, finding = min(CHUNK, -(-mutants // workers)), time.monotonic(), ""
+
+    def run(start: int) -> tuple[dict[str, dict[str, int]], str]:
+        note = Path(folder) / str(start)
+        arguments = [str(start), str(min(start + chunk, mutants)), str(note), "--seed", str(seed)]
+        whole = [*command, __file__, "--worker", *arguments]
+        done = subprocess.run(whole, env=environment, check=False, stdout=subprocess.PIPE, text=True)
+        if done.returncode == 0:
+            return json.loads(done.stdout.splitlines()[-1]), ""
+        at = struct.unpack("<Q", note.read_bytes())[0] if note.exists() else "none"
+        return {}, f"FINDING: a worker ended with {done.returncode} at mutant {at} of seed {seed}\n{done.stdout}"
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(run, start) for start in range(0, mutants, chunk)]
+        try:
+            for job in as_completed(jobs):
+                counts, finding = job.result()
+                for name, counted in counts.items():
+                    total[name].update(counted)
+                print(f"{total['seals'].total():,} of {mutants:,}", file=sys.stderr)
+                if finding:
+                    break
+        except KeyboardInterrupt:
+            print("stopped; this is what was done:")
+        pool.shutdown(wait=True, cancel_futures=True)
+    if finding:
+        print(finding)
+        return 1
+    report(total, time.monotonic() - began)
     return 0
 
 
-def report(total: dict[str, Counter[str]], mutants: int, seconds: float) -> None:
+def report(total: dict[str, Counter[str]], seconds: float) -> None:
+    mutants, refitted = total["seals"].total(), total["seals"]["lengths and checksum"]
     accepted = sum(count for name, count in total["outcomes"].items() if name.startswith("accepted"))
-    refitted = total["seals"]["lengths and checksum"]
     print(f"{mutants:,} mutants in {seconds:.0f} s: no finding")
-    print(f"{refitted / mutants:.1%} with lengths and checksum that fit again; {accepted / mutants:.1%} accepted")
+    print(f"{refitted:,} with lengths and checksum that fit again; {accepted:,} accepted")
     for name, counted in total.items():
         print("", name, *(f"{count:>11,}  {each}" for each, count in counted.most_common()), sep="\n")
 
@@ -139,7 +148,7 @@ def sanitized(folder: Path) -> tuple[dict[str, str], list[str]]:
     ]
     environment = os.environ | {
         "LD_PRELOAD": " ".join(libraries),
-        "ASAN_OPTIONS": f"detect_leaks=0:malloc_context_size=4:max_allocation_size_mb={MEMORY_MIB}",
+        "ASAN_OPTIONS": f"{ADDRESS_OPTIONS}:max_allocation_size_mb={MEMORY_MIB}",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "JOULEWISE_KERNEL": "native",
         "PYTHONPATH": os.pathsep.join([str(folder), *site.getsitepackages()]),

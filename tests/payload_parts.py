@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
@@ -73,7 +73,8 @@ class Parts:
     sizes: tuple[int, ...] = field(default=(), repr=False)
 
     def copy(self) -> Parts:
-        return replace(self, entries=[replace(entry) for entry in self.entries], values=list(self.values))
+        entries = [Entry(**vars(entry)) for entry in self.entries]
+        return Parts(**(vars(self) | {"entries": entries, "values": list(self.values)}))
 
     def listed(self, at: int) -> int:
         kept = self.entries[at].kept

@@ -6,12 +6,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import payload_parts
 import pytest
-from mutants import SEALS, corpus, judge, mutant, sentence
+from mutant_corpus import corpus
+from mutants import SEALS, judge, mutant, sentence
 
 from joulewise import codec, kernel, native_codec, numpy_codec
-from joulewise.codec import decode
+from joulewise.codec import VALUE_TYPES, decode
 from joulewise.errors import PayloadError
 
 MUTANTS = 3000
@@ -107,6 +109,20 @@ def test_both_implementations_say_the_same_of_every_mutant(mutants, monkeypatch)
     for number, made in enumerate(mutants):
         by_numpy, by_kernel = (read_by(each, made, monkeypatch) for each in (numpy_codec, native_codec))
         assert by_numpy == by_kernel, f"mutant {number}"
+
+
+def test_a_reader_that_knows_only_the_page_reads_the_same_from_what_is_accepted(mutants):
+    compared = Counter()
+    for made in mutants[: MUTANTS // 3]:
+        try:
+            selection = decode(made.payload, made.layout).selection
+        except PayloadError:
+            continue
+        parts = payload_parts.parse(made.payload, made.layout)
+        assert payload_parts.positions_of(parts) == selection.indices.tolist(), made
+        assert payload_parts.words_of(parts) == selection.values.view(np.uint32).tolist(), made
+        compared.update(made.modes)
+    assert min(compared[f"values {name}"] for name in VALUE_TYPES) >= 20
 
 
 def test_a_mutant_can_be_made_again_from_its_number():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
@@ -48,21 +49,27 @@ def weighted_mean(payloads: Iterable[tuple[bytes, float]], layout: Layout) -> Ve
     """
     total, weights = np.zeros(layout.n, np.float64), 0.0
     for number, (payload, weight) in enumerate(payloads):
-        if not (weight == 0 or LEAST_WEIGHT <= weight <= LARGEST_WEIGHT):
-            raise UpdateError(
-                f"payloads[{number}] has the weight {weight!r}, but a weight is 0 or from {LEAST_WEIGHT:g} to "
-                f"{LARGEST_WEIGHT:g}; use the client's number of examples"
-            )
+        share = _checked(weight, number)
         try:
             selection = decode(payload, layout).selection
         except PayloadError as error:
             raise PayloadError(f"payloads[{number}] cannot be used: {error}") from error
-        add(total, selection, float(weight))
-        weights += float(weight)
+        add(total, selection, share)
+        weights += share
     if not weights:
         raise UpdateError("payloads holds nothing to average: there must be one with a weight above 0")
     total /= weights
     return total.astype(np.float32)
+
+
+def _checked(weight: object, number: int) -> float:
+    share = float(weight) if isinstance(weight, Real) else -1.0
+    if share == 0 or LEAST_WEIGHT <= share <= LARGEST_WEIGHT:
+        return share
+    raise UpdateError(
+        f"payloads[{number}] has the weight {weight!r}, but a weight is 0 or from {LEAST_WEIGHT:g} to "
+        f"{LARGEST_WEIGHT:g}; use the client's number of examples"
+    )
 
 
 def add(total: npt.NDArray[np.float64], selection: Selection, weight: float) -> None:

@@ -1,8 +1,8 @@
 """Write the golden payloads anew: ``python tests/golden/regenerate.py``.
 
-Only for a new version of the format. Golden payloads of a published version decode for ever: NAME.bin is the
-payload, NAME.json says what it is of: the layout, what was given to `encode`, and what `decode` must return,
-values as float32 words.
+Only to add cases, or for a new version of the format: version 1 is final, and its golden payloads decode for ever.
+NAME.bin is the payload, NAME.json says what it is of: the layout, what was given to `encode`, and what `decode` must
+return, values as float32 words.
 """
 
 from __future__ import annotations
