@@ -82,7 +82,7 @@ def _times(alt: Any, points: list[dict[str, Any]], title: str) -> Any:
         alt.Chart(alt.Data(values=points))
         .mark_line(point=True)
         .encode(
-            x=alt.X("density:Q", title="Kept", scale=alt.Scale(type="log"), axis=alt.Axis(format="%")),
+            x=alt.X("density:Q", title="Kept", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="%")),
             y=alt.Y("value:Q", title=title, scale=alt.Scale(type="log")),
             color=alt.Color(
                 "name:N", title=None, scale=alt.Scale(scheme="tableau20"), sort=None, legend=alt.Legend(labelLimit=300)

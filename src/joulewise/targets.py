@@ -47,7 +47,7 @@ def targets(report: Report) -> tuple[Target, ...]:
     if native:
         made += _memory(report.memory)
         made += [
-            Target(f"{one.name}, {one.density:.0%}: million indices per s", one.million_per_s, SPEED, False)
+            Target(f"{one.name}, {one.data}, {one.density:.0%}: million indices per s", one.million_per_s, SPEED, False)
             for one in found
             if one.what == "codec" and one.density == 0.10 and one.million_per_s is not None and "32" in one.name
         ]
@@ -59,7 +59,9 @@ def _native(found: list[Timing]) -> Iterator[Target]:
     for at, density in enumerate(SHOWN):
         for name, limits in NATIVE.items():
             for one in _named(found, name, density):
-                yield Target(f"{name}, {density:.0%}: times one read", one.times_of[READ].median, limits[at], True)
+                yield Target(
+                    f"{name}, {one.data}, {density:.0%}: times one read", one.times_of[READ].median, limits[at], True
+                )
         yield from _faster(found, density, {name: limits[at] for name, limits in FASTER.items()})
 
 
@@ -72,7 +74,7 @@ def _faster(found: list[Timing], density: float, limits: dict[str, float]) -> It
         for other, limit in limits.items():
             if other in one.times_of:
                 faster = 1 / one.times_of[other].median
-                yield Target(f"{SELECT}, {density:.0%}: times faster than {other}", faster, limit, False)
+                yield Target(f"{SELECT}, {one.data}, {density:.0%}: times faster than {other}", faster, limit, False)
 
 
 def _worst(found: list[Timing]) -> Iterator[Target]:
