@@ -16,7 +16,7 @@ import pytest
 from fake_federation import federate
 
 import joulewise
-from joulewise import cli, rowfile, runs
+from joulewise import cli, kernel, rowfile, runs
 
 TESTS = Path(__file__).parent
 STUDY = """
@@ -379,7 +379,7 @@ def test_help_lists_the_commands_and_version_the_version(joule):
     code, out, _ = joule("--help")
     assert code == 0
     assert all(command in out for command in ("run", "report", "calibrate", "devices"))
-    assert joule("--version") == (0, f"joulewise {joulewise.__version__}\n", "")
+    assert joule("--version") == (0, f"joulewise {joulewise.__version__} (kernel: {kernel.status()})\n", "")
     assert joule("rum")[0] == 2
 
 
@@ -398,7 +398,7 @@ def test_help_loads_nothing_large():
 
 def test_python_m_joulewise_is_the_same_command():
     done = subprocess.run([sys.executable, "-m", "joulewise", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"joulewise {joulewise.__version__}\n"
+    assert done.stdout == f"joulewise {joulewise.__version__} (kernel: {kernel.status()})\n"
 
 
 # ---------------------------------------------------------------- for real

@@ -10,6 +10,7 @@ Price every parameter in joules, send what a joule moves furthest, remember the 
 `joulewise.flower` adds it to a Flower app; it and the other optional parts are imported by name.
 """
 
+from joulewise.aggregate import weighted_mean as weighted_mean
 from joulewise.codec import Decoded as Decoded
 from joulewise.codec import decode as decode
 from joulewise.codec import encode as encode

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from joulewise.errors import PayloadError
+from joulewise import refusals
 
 Bits = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -135,7 +135,7 @@ class Reader:
         """
         left = len(self._payload) - self._at
         if count > left:
-            raise PayloadError(f"payload is cut off in {what}: {count} bytes expected, {left} left; send it again")
+            raise refusals.cut_off(what, count, left)
         self._at += count
         return self._payload[self._at - count : self._at]
 
@@ -155,9 +155,9 @@ class Reader:
             value |= (part & 127) << (7 * place)
             if part < 128:
                 if part == 0 and place:
-                    raise PayloadError(f"payload writes {what} with needless zeros; it was not made by joulewise")
+                    raise refusals.needless_zeros(what)
                 return value
-        raise PayloadError(f"payload writes {what} in more than {VARINT_BYTES} bytes; it was not made by joulewise")
+        raise refusals.long_count(what, VARINT_BYTES)
 
     def rest(self) -> memoryview:
         """All bytes that are left."""

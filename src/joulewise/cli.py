@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 import joulewise
-from joulewise import cli_calibrate, cli_devices, cli_explain, cli_meters
+from joulewise import cli_bench, cli_calibrate, cli_devices, cli_explain, cli_meters, kernel
 from joulewise.errors import (
     ArgumentError,
     CostError,
@@ -74,6 +74,7 @@ app.command("explain")(cli_explain.explain)
 app.add_typer(cli_devices.app, name="devices")
 app.command("calibrate")(cli_calibrate.calibrate)
 app.command("meters")(cli_meters.meters)
+app.command("bench")(cli_bench.bench)
 
 
 def main() -> NoReturn:
@@ -130,7 +131,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"joulewise {joulewise.__version__}")  # noqa: T201 (for a script to read)
+        print(f"joulewise {joulewise.__version__} (kernel: {kernel.status()})")  # noqa: T201 (for a script to read)
         raise typer.Exit
 
 

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from joulewise.bits import Bits, Counts, Numbers, Reader, pack, unpack
+from joulewise import kernel, native_codec, numpy_codec
+from joulewise.bits import Numbers, Reader
 from joulewise.errors import LayoutError, PayloadError, RuleError, UpdateError
-from joulewise.frame import (
-    Plan,
-    histograms_of,
-    plan_of,
-    read_head,
-    read_table,
-    read_wholes,
-    seal,
-    write_head,
-    write_wholes,
-)
-from joulewise.huffman import LONGEST, read_symbols, write_symbols
+from joulewise.frame import Body, Extent, Raw, check_order, read_head, read_wholes, seal, write_head, write_wholes
+from joulewise.huffman import LONGEST
 from joulewise.layout import Arrays, Layout, Vector
-from joulewise.positions import complement, gaps_of, longest_unary, read_positions, write_positions
-from joulewise.rounding import VALUE_TYPES, ValueType, further_bits
+from joulewise.rounding import VALUE_TYPES, ValueType
 from joulewise.select import Selection
-from joulewise.values import join_all, plane_bits, section_bytes, split_all
 
 __all__ = ["VALUE_TYPES", "Decoded", "Encoded", "ValueType", "decode", "encode", "encode_detailed"]
 
@@ -44,12 +33,14 @@ class Encoded:
             last tensor that keeps something also bears the at most seven bits that fill the last byte.
         header_bytes: what every payload has, and a byte for each tensor that keeps nothing.
         whole_bytes: buffers and tensors that are not float.
+        values: the kept values as a decoder will read them, rounded to their types: float32[k].
     """
 
     payload: bytes
     tensor_bits: npt.NDArray[np.float64]
     header_bytes: int
     whole_bytes: int
+    values: Vector = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,21 +109,13 @@ def encode_detailed(
     indices, numbers = _checked(selection, layout)
     has_wholes = whole is not None and bool(layout.wholes)
     if not len(indices) and not has_wholes:
-        return Encoded(b"", np.zeros(len(kinds)), 0, 0)
-    kept = layout.counts(indices)
-    listed = np.minimum(kept, layout.sizes - kept)
-    gaps = gaps_of(complement(indices, kept, layout.offsets, _mostly(kept, layout)), listed, layout.offsets)
-    symbols, sections, planes, largest = split_all(numbers, kinds, kept)
-    keys, histograms = histograms_of(symbols, kept)
-    plan = plan_of(kept, kinds, gaps, listed, histograms, largest)
-    unary, remainders, position_bits = write_positions(gaps, listed, plan.parameters)
-    stream = pack([unary, *remainders, *planes, *write_symbols(keys, plan.codes)])
-    entries, wholes = plan.entries(), write_wholes(whole, layout) if whole is not None else b""
-    head = write_head(layout, has_wholes, len(unary))
-    payload = seal(b"".join([head, *entries, wholes, *sections, stream]))
-    further = np.array([further_bits(kind) for kind in kinds], np.int64)
-    bits = position_bits + plan.value_bits(histograms) + kept * further + [8 * len(entry) for entry in entries]
-    return _account(payload, np.where(kept > 0, bits, 0), len(wholes))
+        return Encoded(b"", np.zeros(len(kinds)), 0, 0, numbers)
+    implementation = _implementation()
+    body = implementation.write(indices, numbers, layout, kinds)
+    wholes = write_wholes(whole, layout) if whole is not None else b""
+    head = write_head(layout, has_wholes, body.unary_bits)
+    payload = seal([head, body.table, wholes, *body.rest], implementation.crc32)
+    return _account(payload, body, len(wholes))
 
 
 def decode(payload: bytes | bytearray | memoryview, layout: Layout) -> Decoded:
@@ -158,66 +141,62 @@ def decode(payload: bytes | bytearray | memoryview, layout: Layout) -> Decoded:
         nothing = Selection(layout.n, np.zeros(0, np.uint32), np.zeros(0, np.float32))
         return Decoded(nothing, {}, _kinds("float32", layout))
     reader = Reader(whole_payload)
-    has_wholes, unary_bits = read_head(reader, whole_payload, layout)
-    start = reader.at
-    plan = read_table(reader, layout)
-    table = bytes(whole_payload[start : reader.at])
-    if not plan.kept.any() and not has_wholes:
+    implementation = _implementation()
+    has_wholes, unary_bits = read_head(reader, whole_payload, layout, implementation.crc32)
+    table_at = reader.at
+    extent = implementation.read_table(whole_payload, table_at, layout)
+    reader.take(extent.table_bytes, "its table")
+    if not extent.kept and not has_wholes:
         raise PayloadError("payload says nothing but is not empty; joulewise sends no bytes then")
     wholes = read_wholes(reader, layout) if has_wholes else {}
-    sections = [reader.take(size, "its values") for size in section_bytes(plan.kinds, plan.kept)]
-    bits = _stream(reader.rest(), plan, unary_bits, layout)
-    selection = _read_streams(bits, unary_bits, sections, plan, table, layout)
-    return Decoded(selection, wholes, plan.kinds)
+    body_at = reader.at
+    for size in extent.value_bytes:
+        reader.take(size, "its values")
+    _check_stream(len(reader.rest()), unary_bits, extent)
+    read = implementation.read_body(whole_payload, table_at, body_at, unary_bits, extent, layout)
+    return Decoded(Selection(layout.n, *read), wholes, extent.kinds)
 
 
-def _read_streams(
-    bits: Bits, unary_bits: int, sections: Sequence[memoryview], plan: Plan, table: bytes, layout: Layout
-) -> Selection:
-    """Positions and values, and the proof that `encode` would have written the same table for them."""
-    kept, kinds, listed = plan.kept, plan.kinds, np.minimum(plan.kept, layout.sizes - plan.kept)
-    planes_at = unary_bits + int((listed * plan.parameters).sum())
-    symbols_at = planes_at + plane_bits(kinds, kept)
-    unary, remainders = bits[:unary_bits], bits[unary_bits:planes_at]
-    positions, gaps = read_positions(unary, remainders, listed, layout.offsets, plan.parameters)
-    symbols, symbol_bits = read_symbols(bits[symbols_at:], kept, plan.codes)
-    filling = bits[symbols_at + symbol_bits :]
-    if len(filling) > 7 or filling.any():
-        raise PayloadError(f"payload has {len(filling)} bits after its last value, where up to 7 zeros belong")
-    values = join_all(symbols, sections, bits[planes_at:symbols_at], kinds, kept, plan.largest)
-    again = plan_of(kept, kinds, gaps, listed, histograms_of(symbols, kept)[1], plan.largest)
-    if b"".join(again.entries()) != table:
-        raise PayloadError("payload is readable but not in the shortest form; it was not made by joulewise")
-    return Selection(layout.n, complement(positions, listed, layout.offsets, _mostly(kept, layout)), values)
+class _Implementation(Protocol):
+    """What `numpy_codec` and `native_codec` both do, bit for bit the same."""
+
+    def crc32(self, piece: Raw, before: int) -> int: ...
+
+    def write(self, indices: Numbers, values: Vector, layout: Layout, kinds: tuple[ValueType, ...]) -> Body: ...
+
+    def read_table(self, payload: memoryview, at: int, layout: Layout) -> Extent: ...
+
+    def read_body(
+        self, payload: memoryview, table_at: int, body_at: int, unary_bits: int, extent: Extent, layout: Layout
+    ) -> tuple[Numbers, Vector]: ...
 
 
-def _stream(section: memoryview, plan: Plan, unary_bits: int, layout: Layout) -> Bits:
-    """The bits of the last section, once its length is known to be one that the table allows."""
-    listed = np.minimum(plan.kept, layout.sizes - plan.kept)
-    longest = longest_unary(listed, layout.sizes, plan.parameters)
-    if unary_bits > longest:
-        raise PayloadError(f"payload has a unary stream of {unary_bits} bits, but its table allows {longest}")
-    fixed = unary_bits + int((listed * plan.parameters).sum()) + plane_bits(plan.kinds, plan.kept)
-    most = fixed + LONGEST * int(plan.kept.sum())
-    if not fixed <= 8 * len(section) <= most + 7:
+def _implementation() -> _Implementation:
+    return numpy_codec if kernel.library() is None else native_codec
+
+
+def _check_stream(stream_bytes: int, unary_bits: int, extent: Extent) -> None:
+    """The length of the bit stream is one that the table allows; checked before memory is taken."""
+    if unary_bits > extent.longest_unary:
         raise PayloadError(
-            f"payload ends in {len(section)} bytes of bits, but its table asks for {fixed} to {most} bits"
+            f"payload has a unary stream of {unary_bits} bits, but its table allows {extent.longest_unary}"
         )
-    return unpack(section)
+    fixed = unary_bits + extent.plane_bits
+    most = fixed + LONGEST * extent.kept
+    if not fixed <= 8 * stream_bytes <= most + 7:
+        raise PayloadError(
+            f"payload ends in {stream_bytes} bytes of bits, but its table asks for {fixed} to {most} bits"
+        )
 
 
-def _account(payload: bytes, tensor_bits: Counts, whole_bytes: int) -> Encoded:
+def _account(payload: bytes, body: Body, whole_bytes: int) -> Encoded:
     """Charge the bits that fill the last byte to the last tensor that keeps something."""
+    tensor_bits = body.tensor_bits
     filling = -int(tensor_bits.sum()) % 8
     if filling:
         tensor_bits[np.flatnonzero(tensor_bits)[-1]] += filling
     header_bytes = len(payload) - whole_bytes - int(tensor_bits.sum()) // 8
-    return Encoded(payload, tensor_bits.astype(np.float64), header_bytes, whole_bytes)
-
-
-def _mostly(kept: Counts, layout: Layout) -> npt.NDArray[np.bool_]:
-    """Tensors that keep more than half: what they drop is listed instead."""
-    return 2 * kept > layout.sizes
+    return Encoded(payload, tensor_bits, header_bytes, whole_bytes, body.rounded)
 
 
 def _kinds(values: ValueType | Sequence[ValueType], layout: Layout) -> tuple[ValueType, ...]:
@@ -232,17 +211,12 @@ def _kinds(values: ValueType | Sequence[ValueType], layout: Layout) -> tuple[Val
 
 
 def _checked(selection: Selection, layout: Layout) -> tuple[Numbers, Vector]:
-    """Indices and values of a selection, once they are known to fit the layout."""
+    """Indices and values of a selection, once they fit the layout; whether they are sound is left to `write`."""
     indices, values = np.asarray(selection.indices), np.asarray(selection.values)
     if selection.n != layout.n:
         raise UpdateError(f"selection is of {selection.n} coordinates, but the layout has {layout.n}")
     if indices.ndim != 1 or indices.shape != values.shape:
         raise UpdateError(f"selection has indices of shape {indices.shape} and values of shape {values.shape}")
-    if len(indices) and (indices[0] < 0 or indices[-1] >= layout.n or (indices[1:] <= indices[:-1]).any()):
-        raise UpdateError(f"selection.indices must ascend without repetition from 0 to below {layout.n}; sort them")
-    numbers = np.ascontiguousarray(values, dtype=np.float32)
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        at = int(indices[np.argmin(finite)])
-        raise UpdateError(f"selection.values holds {numbers[np.argmin(finite)]} in tensor {layout.name_of(at)!r}")
-    return np.ascontiguousarray(indices, dtype=np.uint32), numbers
+    if indices.dtype != np.uint32:
+        check_order(indices, layout)
+    return np.ascontiguousarray(indices, dtype=np.uint32), np.ascontiguousarray(values, dtype=np.float32)

@@ -210,9 +210,8 @@ class Compressor:
         selection, encoded = draft.selection, draft.encoded
         residual, pending = None, None
         if source.carry is not None and self.feedback is not None:
-            sent = decode(encoded.payload, costs.layout).selection
             residual, pending = source.carry.into, encoded.payload  # A vector of this reply alone.
-            residual[sent.indices] -= sent.values
+            residual[selection.indices] -= encoded.values
         after = replace(state, residual=residual, pending=pending, sequence=state.sequence + 1)
         charges = uplink_charges(encoded, selection, costs)
         return Sent(encoded.payload, after, selection, charges, draft.priced.contrast)

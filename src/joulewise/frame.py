@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from joulewise import refusals
 from joulewise.bits import Bits, Counts, Numbers, Reader, varint
 from joulewise.errors import PayloadError, UpdateError
 from joulewise.huffman import SYMBOLS, Code, choose, read_code
 from joulewise.layout import Arrays, Layout, Tensor, Vector
 from joulewise.positions import rice_parameters
 from joulewise.rounding import HIGHEST_SYMBOL, LARGEST_BITS, VALUE_TYPES, ValueType
+
+Raw = bytes | memoryview
+Checksum = Callable[[Raw, int], int]
+"""CRC-32 of bytes that follow others, of which it is given."""
 
 MAGIC = b"JWP1"
 HAS_WHOLES = 1
@@ -61,6 +65,49 @@ class Plan:
         return np.array([code.bits(row) if code else 0 for code, row in rows], np.int64)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Body:
+    """The part of a payload that follows from indices and values.
+
+    Args:
+        table: of the tensors.
+        rest: value bytes and bit stream, in this order.
+        unary_bits: length of the unary stream, which the header states.
+        tensor_bits: bits of each tensor's kept coordinates, without those that fill the last byte:
+            float64[tensors].
+        rounded: the values that a decoder will read: float32[k].
+    """
+
+    table: Raw
+    rest: Sequence[Raw]
+    unary_bits: int
+    tensor_bits: npt.NDArray[np.float64]
+    rounded: Vector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extent:
+    """What a table says of the payload as a whole: how long its parts are.
+
+    Args:
+        table_bytes: length of the table.
+        kinds: value types.
+        kept: coordinates that are kept, of all tensors.
+        value_bytes: length of the section of each value type in use.
+        plane_bits: remainders of positions and odd bits of values.
+        longest_unary: the most bits that the unary stream can have.
+        plan: the table itself, where the reader keeps it.
+    """
+
+    table_bytes: int
+    kinds: tuple[ValueType, ...]
+    kept: int
+    value_bytes: Sequence[int]
+    plane_bits: int
+    longest_unary: int
+    plan: Plan | None = None
+
+
 def plan_of(
     kept: Counts,
     kinds: tuple[ValueType, ...],
@@ -83,14 +130,18 @@ def plan_of(
     return Plan(kept, kinds, rice_parameters(gaps, listed), largest, codes)
 
 
-def seal(head: bytes) -> bytes:
-    """Put magic number and checksum before the rest of a payload.
+def seal(pieces: Sequence[Raw], crc32: Checksum) -> bytes:
+    """Put magic number and checksum before the rest of a payload, which comes in pieces.
 
     Example:
-        >>> seal(b"rest").hex()
+        >>> from zlib import crc32
+        >>> seal([b"re", b"st"], crc32).hex()
         '4a575031d02114fd72657374'
     """
-    return MAGIC + zlib.crc32(head).to_bytes(4, "little") + head
+    checksum = 0
+    for piece in pieces:
+        checksum = crc32(piece, checksum)
+    return b"".join([MAGIC, checksum.to_bytes(4, "little"), *pieces])
 
 
 def write_head(layout: Layout, has_wholes: bool, unary_bits: int) -> bytes:
@@ -104,8 +155,8 @@ def write_head(layout: Layout, has_wholes: bool, unary_bits: int) -> bytes:
     return fixed + varint(layout.n) + varint(len(layout.tensors)) + varint(unary_bits)
 
 
-def read_head(reader: Reader, payload: memoryview, layout: Layout) -> tuple[bool, int]:
-    """Check the header of `payload`, at which `reader` stands.
+def read_head(reader: Reader, payload: memoryview, layout: Layout, crc32: Checksum) -> tuple[bool, int]:
+    """Check the header of `payload`, at which `reader` stands, and its checksum.
 
     Returns:
         Whether tensors sent whole follow, and the length of the unary stream in bits.
@@ -118,7 +169,7 @@ def read_head(reader: Reader, payload: memoryview, layout: Layout) -> tuple[bool
         raise PayloadError(f"payload begins with {magic!r}, not {MAGIC!r}: it is of another version")
     reader.take(len(MAGIC), "its header")
     checksum = int.from_bytes(reader.take(4, "its header"), "little")
-    if checksum != zlib.crc32(payload[CHECKED_FROM:]):
+    if checksum != crc32(payload[CHECKED_FROM:], 0):
         raise PayloadError("payload was damaged on the way: its checksum does not match; send it again")
     flags = reader.byte("its header")
     if flags & ~HAS_WHOLES:
@@ -135,7 +186,7 @@ def read_head(reader: Reader, payload: memoryview, layout: Layout) -> tuple[bool
     return bool(flags), reader.varint("its header")
 
 
-def read_table(reader: Reader, layout: Layout) -> Plan:
+def read_table_plan(reader: Reader, layout: Layout) -> Plan:
     """Read the table of tensors and check each entry against the layout.
 
     Raises:
@@ -157,17 +208,17 @@ def read_table(reader: Reader, layout: Layout) -> Plan:
 
 def _read_entry(reader: Reader, tensor: Tensor, kept: int) -> tuple[int, ValueType, np.float32]:
     if kept > tensor.size:
-        raise PayloadError(f"payload keeps {kept} coordinates of tensor {tensor.name!r}, which has {tensor.size}")
+        raise refusals.too_many_kept(tensor.name, kept, tensor.size)
     first = reader.byte(f"the table entry of {tensor.name!r}")
     kind_number, parameter = first >> RICE_BITS, first & (1 << RICE_BITS) - 1
     if kind_number >= len(VALUE_TYPES):
-        raise PayloadError(f"payload names value type {kind_number} for tensor {tensor.name!r}; there are 0 to 3")
+        raise refusals.unknown_type(tensor.name, kind_number)
     kind, largest = VALUE_TYPES[kind_number], np.float32(0)
     if kind == "int8":
         word = bytes(reader.take(4, f"the table entry of {tensor.name!r}"))
         largest = np.frombuffer(word, "<f4")[0].astype(np.float32)
         if int.from_bytes(word, "little") > LARGEST_BITS:
-            raise PayloadError(f"payload gives tensor {tensor.name!r} the largest magnitude {largest}")
+            raise refusals.unsound_largest(tensor.name, int.from_bytes(word, "little"))
     return parameter, kind, largest
 
 
@@ -224,3 +275,26 @@ def histograms_of(symbols: Bits, kept: Counts) -> tuple[npt.NDArray[np.intp], Co
     keys = np.repeat(SYMBOLS * np.arange(len(kept), dtype=np.intp), kept)
     keys += symbols
     return keys, np.bincount(keys, minlength=SYMBOLS * len(kept)).reshape(len(kept), SYMBOLS)
+
+
+def check_order(indices: npt.NDArray[Any], layout: Layout) -> None:
+    """Indices ascend and lie in the layout.
+
+    Raises:
+        UpdateError: they do not.
+    """
+    if len(indices) and (indices[0] < 0 or indices[-1] >= layout.n or (indices[1:] <= indices[:-1]).any()):
+        raise UpdateError(f"selection.indices must ascend without repetition from 0 to below {layout.n}; sort them")
+
+
+def check_finite(indices: Numbers, values: Vector, layout: Layout) -> None:
+    """Values are finite.
+
+    Raises:
+        UpdateError: one is not; it names the tensor.
+    """
+    finite = np.isfinite(values)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        name = layout.name_of(int(indices[first]))
+        raise UpdateError(f"selection.values holds {values[first]} in tensor {name!r}")

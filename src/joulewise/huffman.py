@@ -19,8 +19,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from joulewise import refusals
 from joulewise.bits import Bits, Counts, Reader
-from joulewise.errors import PayloadError
 
 SYMBOLS = 256
 LONGEST = 15
@@ -104,15 +104,15 @@ def read_code(reader: Reader, highest: int) -> Code:
     if count == MANY + 1:
         count += reader.byte("a value table")
     if low + count - 1 > highest:
-        raise PayloadError(f"payload holds the value symbol {low + count - 1}, but {highest} is the highest")
+        raise refusals.symbol_too_high(low + count - 1, highest)
     if kind != HUFFMAN:
         if kind != BALANCED and count > LONGEST + 1:
-            raise PayloadError(f"payload codes {count} value symbols in unary, but at most {LONGEST + 1} can be")
+            raise refusals.long_unary_code(count, LONGEST + 1)
         return Code(low, kind, _known_lengths(kind, count))
     packed = reader.take((count + 1) // 2, "a value table")
     lengths = [length for pair in packed for length in (pair & 15, pair >> 4)]
     if sum(1 << (LONGEST - length) for length in lengths if length) != 1 << LONGEST or any(lengths[count:]):
-        raise PayloadError("payload holds code lengths of value symbols that make no complete prefix code")
+        raise refusals.incomplete_code()
     return Code(low, kind, tuple(lengths[:count]))
 
 
@@ -158,7 +158,7 @@ def read_symbols(bits: Bits, counts: Counts, codes: Sequence[Code | None]) -> tu
     states = states[live]
     while len(live):
         if at + len(live) > len(bits):
-            raise PayloadError("payload is cut off in its values; send it again")
+            raise refusals.cut_off_values()
         states <<= 1
         states |= bits[at : at + len(live)]
         at += len(live)

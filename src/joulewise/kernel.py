@@ -10,6 +10,7 @@ import ctypes
 import os
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Literal
 
 from joulewise.errors import KernelError
@@ -36,6 +37,21 @@ def active() -> Implementation:
     return "numpy" if library() is None else "native"
 
 
+def status() -> str:
+    """The implementation in use, and why it is not the kernel where it is not: ``joulewise --version`` prints it.
+
+    Raises:
+        KernelError: JOULEWISE_KERNEL has another value, or asks for a kernel that is not there.
+
+    Example:
+        >>> status().partition(":")[0] in ("native", "numpy")
+        True
+    """
+    if library() is not None:
+        return "native"
+    return f"numpy: {VARIABLE}=numpy" if _asked() == "numpy" else f"numpy: {_find()[1]}"
+
+
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """The kernel, or None where NumPy is used; decided once for a process.
@@ -43,16 +59,14 @@ def library() -> ctypes.CDLL | None:
     Raises:
         KernelError: JOULEWISE_KERNEL has another value, or asks for a kernel that is not there.
     """
-    asked = os.environ.get(VARIABLE, "").strip()
-    if asked not in ("", "native", "numpy"):
-        raise KernelError(f"{VARIABLE}={asked!r}, but it is native, numpy or not set")
+    asked = _asked()
     if asked == "numpy":
         return None
-    found = _load()
+    found, reason = _find()
     if found is None and asked == "native":
         raise KernelError(
-            f"{VARIABLE}=native, but this installation has no kernel of version {ABI}; install a C++17 compiler and "
-            "joulewise again, or leave the variable out to use NumPy"
+            f"{VARIABLE}=native, but the kernel is {reason}; install a C++17 compiler and joulewise again, or leave "
+            "the variable out to use NumPy"
         )
     return found
 
@@ -75,14 +89,26 @@ def threads() -> int:
     return int(asked)
 
 
-def _load() -> ctypes.CDLL | None:
+def _asked() -> str:
+    asked = os.environ.get(VARIABLE, "").strip()
+    if asked not in ("", "native", "numpy"):
+        raise KernelError(f"{VARIABLE}={asked!r}, but it is native, numpy or not set")
+    return asked
+
+
+def _find() -> tuple[ctypes.CDLL | None, str]:
+    """The kernel of this installation, or None and the reason."""
     for name in NAMES:
         with resources.as_file(resources.files("joulewise").joinpath(name)) as path:
             if path.is_file():
-                return _of_this_version(ctypes.CDLL(str(path)))
-    return None
+                return _load(path)
+    return None, "not built"
 
 
-def _of_this_version(found: ctypes.CDLL) -> ctypes.CDLL | None:
-    found.joulewise_kernel_abi.restype = ctypes.c_int32
-    return found if found.joulewise_kernel_abi() == ABI else None
+def _load(path: Path) -> tuple[ctypes.CDLL | None, str]:
+    try:
+        found = ctypes.CDLL(str(path))
+        found.joulewise_kernel_abi.restype = ctypes.c_int32
+    except (OSError, AttributeError):  # Of another platform, cut short, or another library by that name.
+        return None, "not a library that this machine can load"
+    return (found, "") if found.joulewise_kernel_abi() == ABI else (None, "built for another version of joulewise")

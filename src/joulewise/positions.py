@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from joulewise import refusals
 from joulewise.bits import Bits, Counts, Numbers, read_planes, reduce_segments, write_planes
-from joulewise.errors import PayloadError
 
 CANDIDATES = 3
 
@@ -119,11 +119,11 @@ def read_positions(
     """
     ends = np.flatnonzero(unary.view(np.bool_))
     if len(ends) != counts.sum() or (ends[-1] + 1 if len(ends) else 0) != len(unary):
-        raise PayloadError(f"payload lists {len(ends)} positions, but its counts add up to {counts.sum()}")
+        raise refusals.wrong_count(len(ends), int(counts.sum()))
     sizes = np.diff(offsets)
     # The quotients are checked first, so that no shift or sum below can overflow.
     if (_unary_bits(ends + 1, counts) - counts > sizes >> parameters).any():
-        raise PayloadError("payload lists a position outside its tensor")
+        raise refusals.outside_tensor()
     widths = np.repeat(parameters, counts)
     gaps = np.diff(ends, prepend=-1) - 1
     gaps <<= widths
@@ -131,7 +131,7 @@ def read_positions(
     stops = np.cumsum(gaps + 1)
     lasts = _last_of(stops, counts)
     if (np.diff(lasts, prepend=0) > sizes).any():
-        raise PayloadError("payload lists a position outside its tensor")
+        raise refusals.outside_tensor()
     before = lasts - np.diff(lasts, prepend=0)
     return (stops + np.repeat(offsets[:-1] - 1 - before, counts)).astype(np.uint32), gaps.astype(np.uint32)
 

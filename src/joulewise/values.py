@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from joulewise import refusals
 from joulewise.bits import Bits, Counts, Numbers, read_planes, write_planes
-from joulewise.errors import PayloadError
 from joulewise.layout import Vector
 from joulewise.rounding import VALUE_TYPES, ValueType, further_bits, join, split
 
@@ -49,27 +50,47 @@ def plane_bits(kinds: Sequence[ValueType], kept: Counts) -> int:
     return sum(int(kept[tensors].sum()) * (further_bits(kind) % 8) for kind, tensors, _ in groups(kinds, kept))
 
 
-def split_all(values: Vector, kinds: Sequence[ValueType], kept: Counts) -> tuple[Bits, list[bytes], list[Bits], Vector]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """The values of all tensors, taken apart.
+
+    Args:
+        symbols: uint8[k], in the order of the values.
+        sections: for each type in use the whole bytes of the further bits.
+        planes: the odd bits.
+        largest: each tensor's largest magnitude, as `rounding.split` gives it: float32[tensors].
+        rounded: what a decoder will read: float32[k]; the values themselves where every type is exact.
+    """
+
+    symbols: Bits
+    sections: list[bytes]
+    planes: list[Bits]
+    largest: Vector
+    rounded: Vector
+
+
+def split_all(values: Vector, kinds: Sequence[ValueType], kept: Counts) -> Parts:
     r"""Round and take apart the values of all tensors, each tensor in its own type.
 
-    Returns:
-        Symbols uint8[k] in the order of `values`; for each type the whole bytes of the further bits, and the
-        planes of those left over; each tensor's largest magnitude, as `rounding.split` gives it.
-
     Example:
-        >>> split_all(np.array([1.0, -3.0], np.float32), ["bfloat16", "int8"], np.array([1, 1]))[:2]
-        (array([127, 127], dtype=uint8), [b'\x00', b''])
+        >>> parts = split_all(np.array([1.0, -3.0], np.float32), ["bfloat16", "int8"], np.array([1, 1]))
+        >>> parts.symbols, parts.sections, parts.rounded
+        (array([127, 127], dtype=uint8), [b'\x00', b''], array([ 1., -3.], dtype=float32))
     """
     symbols, largest = np.empty(len(values), np.uint8), np.zeros(len(kinds), np.float32)
+    rounded: Vector | None = None
     sections: list[bytes] = []
     planes: list[Bits] = []
     for kind, tensors, items in groups(kinds, kept):
         symbols[items], further, largest[tensors] = split(values[items], kind, kept[tensors])
+        if kind != "float32":
+            rounded = values.copy() if rounded is None else rounded
+            rounded[items] = join(symbols[items], further, kind, kept[tensors], largest[tensors])
         whole, odd = divmod(further_bits(kind), 8)
         sections.append(further.astype("<u4", copy=False).view(np.uint8).reshape(-1, 4)[:, :whole].tobytes())
         if odd:
             planes += write_planes(further >> np.uint32(8 * whole), np.full(len(further), odd, np.uint8))
-    return symbols, sections, planes, largest
+    return Parts(symbols, sections, planes, largest, values if rounded is None else rounded)
 
 
 def join_all(
@@ -110,4 +131,4 @@ def _from_bytes(section: memoryview, width: int, count: int) -> Numbers:
 def _check_steps(values: Vector, symbols: Bits, counts: Counts, largest: Vector) -> None:
     again, _, largest_again = split(values, "int8", counts)
     if not (np.array_equal(again, symbols) and np.array_equal(largest_again, largest)):
-        raise PayloadError("payload holds int8 values that do not reach their tensor's largest magnitude")
+        raise refusals.unreached_largest()

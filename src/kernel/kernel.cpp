@@ -1285,3 +1285,5 @@ JOULEWISE_EXPORT void joulewise_select_close(void* selected) { delete static_cas
 JOULEWISE_EXPORT std::uint32_t joulewise_read(const std::uint32_t* words, std::int64_t n) {
     return has_avx2() ? read_avx2(words, n) : read_portable(words, n);
 }
+
+#include "codec.inc"

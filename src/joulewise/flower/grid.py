@@ -13,12 +13,16 @@ from flwr.serverapp import Grid
 from joulewise.codec import decode
 from joulewise.errors import FederationError, JoulewiseError
 from joulewise.flower import wire
-from joulewise.layout import Kind, Layout
+from joulewise.flower.received import Base
+from joulewise.layout import Kind
 from joulewise.results import ClientResult
 
 
 class SparseGrid(Grid):
-    """Wraps any Grid: compressed replies come out as dense arrays, so that every strategy can take them.
+    """Wraps any Grid: compressed replies come out as arrays of the model, so that every strategy can take them.
+
+    An array is made dense when it is asked for; an averaging strategy thus holds one dense tensor at a time,
+    and for each client only what it sent.
 
     Replies are sorted by partition, which makes the order of floating-point sums the same on every engine. A
     reply counts as accepted when `accept` is called with the arrays that an aggregation returned; the next
@@ -42,7 +46,7 @@ class SparseGrid(Grid):
         self.feedback = False
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Send requests, wait, and return the replies with dense arrays, by partition.
+        """Send requests, wait, and return the replies as arrays of the model, by partition.
 
         A train reply that cannot be decoded is an error: nothing of it enters an aggregation. A reply to
         something else than these requests comes too late and is left out, as is a second reply to one.
@@ -54,7 +58,7 @@ class SparseGrid(Grid):
         replies = list(self._grid.send_and_receive(requests, timeout=timeout))
         by_id = {request.metadata.message_id: request for request in requests}
         self._waiting = {}
-        layouts: dict[int, tuple[Layout, Any]] = {}
+        bases: dict[int, Base] = {}
         order = []
         for reply in replies:
             if not reply.metadata.reply_to_message_id:
@@ -66,7 +70,7 @@ class SparseGrid(Grid):
                 continue
             partition = None
             if wire.is_train(request) and wire.is_train(reply):
-                partition = self._densify(request, reply, layouts)
+                partition = self._decode(request, reply, bases)
             order.append((partition is None, partition or 0, reply.metadata.src_node_id, reply))
         return [entry[-1] for entry in sorted(order, key=lambda entry: entry[:-1])]
 
@@ -116,31 +120,23 @@ class SparseGrid(Grid):
         message.content = RecordDict({**content, key: own})
         return message
 
-    def _densify(self, request: Message, reply: Message, layouts: dict[int, tuple[Layout, Any]]) -> int | None:
-        base = wire.only_arrays(request.content)
+    def _decode(self, request: Message, reply: Message, bases: dict[int, Base]) -> int | None:
+        record = wire.only_arrays(request.content)
         node = request.metadata.dst_node_id
         try:
             sent = wire.read(reply.content)
-            if sent is None or base is None:
+            if sent is None or record is None:
                 return None
-            if id(base) not in layouts:
-                layout = wire.layout_of(arrays := wire.to_numpy(base), self._kinds)
-                layouts[id(base)] = layout, (layout.flatten(arrays), arrays)
-            layout, (flat, arrays) = layouts[id(base)]
-            decoded = decode(sent.payload, layout)
+            base = bases.get(id(record)) or bases.setdefault(id(record), Base.of(record, self._kinds))
+            added = base.plus(decode(sent.payload, base.layout))
         except JoulewiseError as error:
             raise FederationError(f"the reply of node {node} cannot be used: {error}") from error
-        selection = decoded.selection
-        dense = flat.copy()
-        dense[selection.indices] += selection.values
-        named = arrays | layout.split(dense) | decoded.whole
-        key = wire.array_key(reply.content)
-        reply.content[key] = wire.parsed(wire.to_record({name: named[name] for name in base}))
+        reply.content[wire.array_key(reply.content)] = added
         del reply.content[wire.RECORD]
         self._waiting[node] = sent.sequence
         self.feedback = self.feedback or sent.feedback
         # Bytes are what arrived and what was sent here, whatever the node says.
-        counted = {"bytes_up": len(sent.payload), "bytes_down": wire.size_of(base)}
+        counted = {"bytes_up": len(sent.payload), "bytes_down": wire.size_of(record)}
         self._results.append(msgspec.structs.replace(sent.result, **counted))
         return sent.result.partition
 

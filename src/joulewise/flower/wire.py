@@ -97,7 +97,7 @@ def to_record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
     """Copies of arrays by name as a record."""
     record = ArrayRecord()
     for name, array in arrays.items():
-        record[name] = _packed(np.asarray(array))
+        record[name] = packed(np.asarray(array))
     return record
 
 
@@ -125,7 +125,8 @@ def _view(array: Array) -> npt.NDArray[Any]:
     return np.frombuffer(data, dtype, offset=len(header)).reshape(shape, order=order)
 
 
-def _packed(array: npt.NDArray[Any]) -> Array:
+def packed(array: npt.NDArray[Any]) -> Array:
+    """A copy of an array as Flower's."""
     if array.dtype.hasobject or not array.flags.c_contiguous:
         return Array(array)
     data = _write_header(array.dtype, array.shape) + array.tobytes()
