@@ -11,7 +11,7 @@ import numpy as np
 import payload_parts
 import pytest
 from mutant_corpus import corpus
-from mutants import SEALS, judge, mutant, sentence
+from mutants import SEALS, judge, judge_checksums, mutant, sentence
 
 from joulewise import codec, kernel, native_codec, numpy_codec
 from joulewise.codec import VALUE_TYPES, decode
@@ -144,6 +144,14 @@ def test_counts_without_the_bytes_for_them_take_no_memory(value_type, unary_bits
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.skipif(kernel.library() is None, reason="the kernel is not active here")
+def test_checksums_of_long_payloads_are_those_of_zlib(monkeypatch):
+    judge_checksums()
+    monkeypatch.setattr(native_codec, "crc32", lambda piece, before: 0)
+    with pytest.raises(AssertionError, match="another than zlib's"):
+        judge_checksums()
 
 
 def test_a_mutant_can_be_made_again_from_its_number():
