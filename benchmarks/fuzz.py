@@ -47,8 +47,9 @@ BEFORE_THE_TABLE_ENDS = (
 
 def work(start: int, stop: int, seed: int, note: Path, limit_memory: bool) -> dict[str, Counter[str]]:
     """Decode the mutants from `start` to before `stop`; the file `note` always holds the number at work."""
-    from mutants import judge, mutant  # noqa: PLC0415 (imports joulewise, which only workers may do)
+    from mutants import judge, judge_checksums, mutant  # noqa: PLC0415 (imports joulewise, which only workers may do)
 
+    judge_checksums()
     judge(mutant(0, seed))  # What is made once for a process is made now.
     if limit_memory:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 from random import Random
 
@@ -11,6 +12,7 @@ from mutant_corpus import Seed, corpus, layouts
 from mutations import FIELDS, INNER, ROUGH, spoil_head
 from payload_parts import VALUE_BYTES, Entry, Parts, kept_of, odd_bits, remainder_bits, sealed, walk, whole_bytes
 
+from joulewise import kernel, native_codec
 from joulewise.aggregate import add
 from joulewise.codec import VALUE_TYPES, decode, encode
 from joulewise.errors import PayloadError
@@ -121,6 +123,18 @@ def judge(made: Mutant) -> str:
     if not np.array_equal(total, decoded.dense()):
         raise AssertionError("accepted, but the server's sum has other values")
     return "accepted, as it was" if made.payload == made.source else "accepted, another message"
+
+
+def judge_checksums() -> None:
+    """Checksums of long payloads, which no mutant is: every alignment, ends of every length."""
+    if kernel.library() is None:
+        return
+    noise = np.random.default_rng(0).integers(0, 256, native_codec.LONG + 400, np.uint8)
+    for start in range(17):
+        for length in range(native_codec.LONG, native_codec.LONG + 140, 3):
+            piece = noise[start : start + length].copy() if start % 4 == 0 else noise[start : start + length]
+            if native_codec.crc32(piece.data, start) != zlib.crc32(piece, start):
+                raise AssertionError(f"the checksum of {length} bytes from byte {start} is another than zlib's")
 
 
 def modes_of(parts: Parts) -> tuple[str, ...]:

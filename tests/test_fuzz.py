@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import numpy as np
 import payload_parts
 import pytest
 from mutant_corpus import corpus
-from mutants import SEALS, judge, mutant, sentence
+from mutants import SEALS, judge, judge_checksums, mutant, sentence
 
 from joulewise import codec, kernel, native_codec, numpy_codec
 from joulewise.codec import VALUE_TYPES, decode
 from joulewise.errors import PayloadError
+from joulewise.layout import Layout
 
 MUTANTS = 3000
 FUZZ = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
@@ -123,6 +125,33 @@ def test_a_reader_that_knows_only_the_page_reads_the_same_from_what_is_accepted(
         assert payload_parts.words_of(parts) == selection.values.view(np.uint32).tolist(), made
         compared.update(made.modes)
     assert min(compared[f"values {name}"] for name in VALUE_TYPES) >= 20
+
+
+@pytest.mark.parametrize("value_type", range(4))
+@pytest.mark.parametrize("unary_bits", [0, 1, 2**20, 2**31, 2**34])
+@pytest.mark.parametrize("kept", [1, 2**30, 2**31 - 1, 2**31])
+def test_counts_without_the_bytes_for_them_take_no_memory(value_type, unary_bits, kept):
+    layout = Layout.single(2**31)
+    entry = payload_parts.Entry(kept, 0, value_type, b"\0\0\x80\x3f", 127)
+    fingerprint, size = layout.fingerprint.to_bytes(8, "little"), layout.n
+    parts = payload_parts.Parts(
+        0, fingerprint, size, 1, unary_bits, [entry], b"", [bytes(60)], "1", "", "", "", sizes=(size,)
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadError):
+            decode(payload_parts.sealed(parts.write()), layout)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(kernel.library() is None, reason="the kernel is not active here")
+def test_checksums_of_long_payloads_are_those_of_zlib(monkeypatch):
+    judge_checksums()
+    monkeypatch.setattr(native_codec, "crc32", lambda piece, before: 0)
+    with pytest.raises(AssertionError, match="another than zlib's"):
+        judge_checksums()
 
 
 def test_a_mutant_can_be_made_again_from_its_number():

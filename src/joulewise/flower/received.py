@@ -47,7 +47,7 @@ class Sum(Array):
         # Called for what is not there: `data`, which is made anew each time, because it is as large as the tensor.
         if name == "data" and "_base" in self.__dict__:
             return wire.packed(self.numpy()).data
-        raise AttributeError(name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
