@@ -10,6 +10,7 @@ Price every parameter in joules, send what a joule moves furthest, remember the 
 `joulewise.flower` adds it to a Flower app; it and the other optional parts are imported by name.
 """
 
+from joulewise.certificate import Certificate as Certificate
 from joulewise.codec import Decoded as Decoded
 from joulewise.codec import decode as decode
 from joulewise.codec import encode as encode
@@ -37,7 +38,6 @@ from joulewise.rules import Price as Price
 from joulewise.rules import Projection as Projection
 from joulewise.rules import RandomK as RandomK
 from joulewise.rules import TopK as TopK
-from joulewise.select import Certificate as Certificate
 from joulewise.select import Selection as Selection
 from joulewise.select import select as select
 
