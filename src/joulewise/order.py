@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from joulewise.costs import Costs
 from joulewise.layout import Vector
+from joulewise.limits import rank
 from joulewise.rules import CWMP, Joules, Projection, RandomK, TopK
-from joulewise.select import Floats, Indices, rank, select
+from joulewise.select import Floats, Indices, select
 
 Ordered = TopK | CWMP | Projection | RandomK
 """Rules that keep the first coordinates of an order."""

@@ -1,8 +1,8 @@
 // Selection and codec of joulewise: one file, a plain C ABI, called through numpy.ctypeslib.
 //
 // The same algorithms are written in NumPy beside it (prefix.py, codec.py): they are the fallback where this file was
-// not built, and the oracle that it is tested against, to the last bit. So nothing here may depend on the order in which
-// threads run, on contracted multiply-adds, or on the width of vectors.
+// not built, and the oracle that it is tested against, to the last bit. So nothing here may depend on the order in
+// which threads run, on contracted multiply-adds, or on the width of vectors.
 
 #include <algorithm>
 #include <array>
@@ -10,11 +10,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <limits>
 #include <memory>
 #include <new>
 #include <optional>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -149,7 +149,7 @@ inline std::int64_t cost_of(const Order& order, std::int64_t tensor, std::int64_
     return order.quanta[order.quanta_each ? i : tensor];
 }
 
-// ------------------------------------------------------------------------------------------------ thresholds in float32
+// ----------------------------------------------------------------------------------------------- thresholds in float32
 
 inline bool reaches(float magnitude, double weight, double lo) {
     return static_cast<double>(magnitude) * weight >= lo;
@@ -202,7 +202,7 @@ struct Test {
     }
 };
 
-// ---------------------------------------------------------------------------------------- rows: one bit for each element
+// -------------------------------------------------------------------------------------- rows: one bit for each element
 
 // What one row of at most kLanes elements takes and gives; element j goes to lane j.
 struct Row {
@@ -402,7 +402,7 @@ struct Bracket {
     Store store;
 };
 
-// Bins of 32 to the octave, from 2^-191 (or what is less) to 2^129: costs, their squares and numbers of what was sampled.
+// Bins of 32 to the octave, from 2^-191 (or what is less) to 2^129: costs, their squares and numbers of samples.
 struct Bins {
     static constexpr int kShift = 52 - 5;
     static constexpr std::uint64_t kFirst = static_cast<std::uint64_t>(1023 - 191) << 5;
@@ -612,8 +612,8 @@ bool run_all(std::size_t count, const Work& work) {
     std::size_t started = 1;
     try {
         for (; started < count; ++started) threads.emplace_back(guarded, started);
-    } catch (const std::system_error&) {
-        // No more threads to be had: this one does the rest.
+    } catch (const std::exception&) {
+        // No more threads, or no memory for one: this one does the rest.
     }
     guarded(0);
     for (std::size_t w = started; w < count; ++w) guarded(w);
@@ -621,7 +621,7 @@ bool run_all(std::size_t count, const Work& work) {
     return enough;
 }
 
-// ---------------------------------------------------------------------------------------------------- the pass over all
+// --------------------------------------------------------------------------------------------------- the pass over all
 
 struct Marks {
     std::uint64_t lo[kWords], hi[kWords];
@@ -762,8 +762,8 @@ struct Ladder {
     }
 };
 
-// Items of ascending index: keeps the longest prefix by falling score that costs at most `room`, by cutting the range of
-// keys into bins again and again until the bin in which the room is used up is small or of one score.
+// Items of ascending index: keeps the longest prefix by falling score that costs at most `room`, by cutting the range
+// of keys into bins again and again until the bin in which the room is used up is small or of one score.
 Cut cut(const Order& order, std::vector<Item> items, std::int64_t room, std::int64_t kept) {
     while (items.size() > 64) {
         std::uint64_t best = 0, worst = std::numeric_limits<std::uint64_t>::max();
@@ -1024,7 +1024,7 @@ Outcome choose(Selected& chosen, std::int64_t limit, float* carried) {
     return outcome;
 }
 
-// ------------------------------------------------------------------------------------------------------- writing it out
+// ------------------------------------------------------------------------------------------------------ writing it out
 
 struct Output {
     std::uint32_t* indices;
@@ -1221,7 +1221,7 @@ struct JoulewiseRequest {
     std::int32_t flags;
 };
 
-// What was found. `selected` is to be given to joulewise_select_write, if anything is kept, and to joulewise_select_close.
+// What was found. `selected` is given to joulewise_select_write, and then to joulewise_select_close.
 struct JoulewiseFound {
     void* selected;
     std::int64_t kept;
@@ -1239,7 +1239,8 @@ JOULEWISE_EXPORT std::int32_t joulewise_select_open(const JoulewiseRequest* requ
         bool weight_each = request->weight_count != request->tensors;
         chosen->order = {request->update,  request->residual, request->factor,  request->n,
                          request->edges,   request->tensors,  request->weights, weight_each,
-                         request->random != 0, request->key,  request->quanta,  request->quanta_count != request->tensors};
+                         request->random != 0, request->key,  request->quanta,
+                         request->quanta_count != request->tensors};
         chosen->flags = request->flags;
         divide(*chosen, request->threads);
         Outcome outcome;
