@@ -1,10 +1,10 @@
-"""Selection against what users have: one vector of ResNet-18's size, one thread, ratios measured in one run.
+"""Selection against what users have: one vector of ResNet-18's shapes, one thread, ratios measured in one run.
 
-    python benchmarks/bench_select.py [--repeats 9] [--n 11173962]
+    python benchmarks/bench_select.py [--repeats 9] [--densities 0.01 0.2]
 
 Every round runs every contestant once, so that all of them meet the same disturbances; medians of the rounds
-are printed, of this process's CPU time and of wall time. `torch.topk` and `np.argpartition` also gather the
-signed values.
+are printed, of this process's CPU time and of wall time, and the medians of each round's ratios. `torch.topk` and
+`np.argpartition` also gather the signed values. With the kernel, reading the vector once is the kernel's loop.
 """
 
 from __future__ import annotations
@@ -13,53 +13,75 @@ import argparse
 import statistics
 import sys
 import time
-import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from joulewise import CWMP, Costs, Count, Joules, Layout, Projection, Selection, TopK, select
+from joulewise import CWMP, Costs, Count, Joules, Layout, TopK, kernel, native_select, prefix, select
+from joulewise.limits import limit_of, rank
+from joulewise.ranking import Carry
 
-RESNET18 = 11_173_962
-TENSORS = 62
 DENSITIES = (0.01, 0.05, 0.10, 0.20)
-READ = "read (bitwise_or)"
+READ, TOPK, ARGPARTITION = "read", "torch.topk + gather", "np.argpartition + gather"
 Contestant = Callable[[], object]
 
 
-def model(n: int) -> tuple[np.ndarray, Costs]:
-    """A vector like a trained model's update, in tensors of unequal size and scale, and two prices."""
-    rng = np.random.default_rng(0)
-    cuts = np.sort(rng.choice(np.arange(1, n), TENSORS - 1, replace=False))
-    sizes = np.diff([0, *cuts.tolist(), n])
-    layout = Layout.of({f"layer{i}.weight": np.broadcast_to(np.float32(0), (size,)) for i, size in enumerate(sizes)})
-    scale = np.repeat(np.exp(0.5 * rng.standard_normal(TENSORS)), sizes)
-    a = (rng.standard_normal(n) * np.abs(rng.standard_normal(n)) * scale * 1e-3).astype(np.float32)
-    return a, Costs.of(np.where(np.arange(TENSORS) % 2, 1.0, 10.0), layout, "relative")
+def resnet18() -> Layout:
+    """The 62 tensors of ResNet-18 for CIFAR-10, 11,173,962 parameters."""
+    shapes: list[tuple[int, ...]] = [(64, 3, 3, 3), (64,), (64,)]
+    before = 64
+    for width in (64, 128, 256, 512):
+        for _ in range(2):
+            shapes += [(width, before, 3, 3), (width,), (width,), (width, width, 3, 3), (width,), (width,)]
+            if before != width:
+                shapes += [(width, before, 1, 1), (width,), (width,)]
+            before = width
+    shapes += [(10, 512), (10,)]
+    return Layout.of({f"t{i}.weight": np.broadcast_to(np.float32(0), shape) for i, shape in enumerate(shapes)})
 
 
-def contestants(a: np.ndarray, costs: Costs, density: float) -> dict[str, Contestant]:
+def model() -> tuple[np.ndarray, np.ndarray, Costs]:
+    """An update and a residual whose tensors differ in scale (synthetic), and a price for each tensor."""
+    layout, rng = resnet18(), np.random.default_rng(0)
+    scale = np.repeat(10 ** rng.uniform(-4, -1.5, len(layout.tensors)), layout.sizes)
+    a, residual = ((rng.laplace(size=layout.n) * scale).astype(np.float32) for _ in range(2))
+    return a, residual, Costs.of(np.exp(1.15 * rng.standard_normal(len(layout.tensors))), layout, "relative")
+
+
+def contestants(a: np.ndarray, residual: np.ndarray, costs: Costs, density: float) -> dict[str, Contestant]:
     """What is timed at one density."""
-    k, tensor = int(density * a.size), torch.from_numpy(a)
-    # Energies that buy about as many coordinates, so that every contestant of a density returns as much.
-    rooms = {rule: float(select(a, costs, rule, Count(k)).spent or 0.0) for rule in (CWMP(), Projection())}
-
-    def torch_topk() -> object:
-        _, places = torch.topk(tensor.abs(), k, sorted=False)
-        return places, tensor[places]
+    k, tensor, into = int(density * a.size), torch.from_numpy(a), np.empty_like(a)
+    # The energy that buys as many coordinates, so that every contestant of a density returns as much.
+    room = Joules(float(select(a, costs, CWMP(), Count(k)).spent or 0.0))
+    ranking, (units, limit, _) = rank(a, costs, CWMP()), limit_of(room, costs)
 
     def argpartition() -> object:
         places = np.argpartition(np.abs(a), a.size - k)[a.size - k :]
         return places, a[places]
 
-    return {
+    library = kernel.library()
+    every: dict[str, Contestant] = {
         READ: lambda: np.bitwise_or.reduce(a.view(np.uint32)),
         "select TopK Count": lambda: select(a, costs, TopK(), Count(k)),
-        "select CWMP Joules": lambda: select(a, costs, CWMP(), Joules(rooms[CWMP()])),
-        "select Projection Joules": lambda: select(a, costs, Projection(), Joules(rooms[Projection()])),
-        "torch.topk + gather": torch_topk,
-        "np.argpartition + gather": argpartition,
+        "select CWMP Joules": lambda: select(a, costs, CWMP(), room),
+        "CWMP, NumPy": lambda: prefix.prefix_in_numpy(ranking, units, limit),
+        TOPK: lambda: tensor[torch.topk(tensor.abs(), k, sorted=False)[1]],
+        ARGPARTITION: argpartition,
+    }
+    if library is None:
+        return every
+
+    def native(carry: Carry | None = None, flags: int = 0) -> object:
+        return native_select.longest_prefix(library, ranking, units, limit, carry, flags)
+
+    return every | {
+        READ: lambda: native_select.read(library, a),
+        "CWMP": native,
+        "CWMP, portable": lambda: native(flags=native_select.PORTABLE),
+        "CWMP + residual": lambda: native(Carry(into, residual)),
+        "CWMP + residual, fresh": lambda: native(Carry(np.empty_like(a), residual)),
+        "CWMP + residual, portable": lambda: native(Carry(into, residual), native_select.PORTABLE),
     }
 
 
@@ -70,42 +92,33 @@ def timed(run: Contestant) -> tuple[float, float]:
     return (time.process_time() - cpu) * 1e3, (time.perf_counter() - wall) * 1e3
 
 
-def medians(every: dict[str, Contestant], repeats: int) -> dict[str, tuple[float, float]]:
-    """Median CPU and wall milliseconds, rounds interleaved, the first round not counted."""
+def rounds_of(every: dict[str, Contestant], repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """CPU and wall milliseconds of each round, interleaved, the first round not counted."""
     rounds = [{name: timed(run) for name, run in every.items()} for _ in range(repeats + 1)][1:]
-    return {
-        name: (statistics.median(r[name][0] for r in rounds), statistics.median(r[name][1] for r in rounds))
-        for name in every
-    }
+    return {name: [each[name] for each in rounds] for name in every}
 
 
-def extra_memory(run: Contestant, a: np.ndarray) -> tuple[float, float]:
-    """Peak memory besides the result, as a share of the update; and beyond 8 bytes per kept item too."""
-    tracemalloc.start()
-    result = run()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert isinstance(result, Selection)
-    outputs, items = result.indices.nbytes + result.values.nbytes, result.indices.size
-    return (peak - outputs) / a.nbytes, (peak - outputs - 8 * items) / a.nbytes
+def ratio(above: list[tuple[float, float]], below: list[tuple[float, float]]) -> float:
+    """Median of the rounds' ratios of CPU time."""
+    return statistics.median(over[0] / under[0] for over, under in zip(above, below, strict=True))
 
 
-def table(n: int, repeats: int) -> list[str]:
+def row(density: float, name: str, rounds: dict[str, list[tuple[float, float]]]) -> str:
+    """One row of the table."""
+    own = rounds[name]
+    cpu, wall = (statistics.median(each[i] for each in own) for i in (0, 1))
+    ratios = ratio(own, rounds[READ]), ratio(rounds[TOPK], own), ratio(rounds[ARGPARTITION], own)
+    return line(f"{density:.0%}", name, *(f"{number:.1f}" for number in (cpu, wall, *ratios)))
+
+
+def table(repeats: int, densities: Sequence[float]) -> list[str]:
     """The lines of the report."""
-    a, costs = model(n)
-    lines = [line("", "", "CPU ms", "wall ms", "x read", "topk/", "argp/", "memory", "-8B/k")]
-    for density in DENSITIES:
-        every = contestants(a, costs, density)
-        found = medians(every, repeats)
-        for name, (cpu, wall) in found.items():
-            ratios = [
-                cpu / found[READ][0],
-                *(found[other][0] / cpu for other in ("torch.topk + gather", "np.argpartition + gather")),
-            ]
-            memory = extra_memory(every[name], a) if name.startswith("select") else ()
-            figures = [f"{number:.1f}" for number in (cpu, wall, *ratios)]
-            lines.append(line(f"{density:.0%}", name, *figures, *(f"{share:.1%}" for share in memory)))
-    return lines + worst_cases(n, repeats)
+    a, residual, costs = model()
+    lines = [line("", "", "CPU ms", "wall ms", "x read", "topk/", "argp/")]
+    for density in densities:
+        rounds = rounds_of(contestants(a, residual, costs, density), repeats)
+        lines += [row(density, name, rounds) for name in rounds]
+    return lines + worst_cases(a, repeats)
 
 
 def line(density: str, name: str, *figures: str) -> str:
@@ -113,38 +126,42 @@ def line(density: str, name: str, *figures: str) -> str:
     return f"{density:>4} {name:26}" + "".join(f"{figure:>9}" for figure in figures)
 
 
-def worst_cases(n: int, repeats: int) -> list[str]:
-    """Vectors on which a sample says nothing, against `torch.topk` on the same vector."""
-    costs, k = Costs.of(1.0, Layout.single(n), "relative"), n // 10
-    spike = model(n)[0]
-    spike[7] = 3e38
+def worst_cases(a: np.ndarray, repeats: int) -> list[str]:
+    """Vectors on which a sample says little, against `torch.topk` on the same vector."""
+    rng, costs, k = np.random.default_rng(1), Costs.of(1.0, Layout.single(a.size), "relative"), a.size // 10
     vectors = {
-        "all equal": np.full(n, 0.5, np.float32),
-        "all zero": np.zeros(n, np.float32),
-        "one 3e38": spike,
+        "all equal": np.full(a.size, 0.5, np.float32),
+        "all zero": np.zeros(a.size, np.float32),
+        "97 % zeros": np.where(rng.random(a.size) < 0.97, np.float32(0), a),
+        "seven values": (rng.integers(-3, 4, a.size) * 0.25).astype(np.float32),
+        "denormals": (a * 1e-38).astype(np.float32),
     }
     lines = []
-    for name, a in vectors.items():
-        tensor = torch.from_numpy(a)
+    for name, vector in vectors.items():
+        tensor = torch.from_numpy(vector)
         every = {
-            "select": lambda a=a: select(a, costs, TopK(), Count(k)),
-            "topk": lambda tensor=tensor: tensor[torch.topk(tensor.abs(), k, sorted=False)[1]],
+            "select": lambda vector=vector: select(vector, costs, TopK(), Count(k)),
+            TOPK: lambda tensor=tensor: tensor[torch.topk(tensor.abs(), k, sorted=False)[1]],
         }
-        found = medians(every, max(1, repeats // 2))
-        (cpu, wall), (topk, _) = found["select"], found["topk"]
-        lines.append(line("10%", f"select, {name}", f"{cpu:.1f}", f"{wall:.1f}", "", f"{topk / cpu:.1f}"))
+        rounds = rounds_of(every, max(1, repeats // 2))
+        cpu, wall = (statistics.median(each[i] for each in rounds["select"]) for i in (0, 1))
+        figures = f"{cpu:.1f}", f"{wall:.1f}", "", f"{ratio(rounds[TOPK], rounds['select']):.1f}"
+        lines.append(line("10%", f"TopK, {name}", *figures))
     return lines
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Time selection against torch.topk and np.argpartition.")
-    parser.add_argument("--n", type=int, default=RESNET18)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--densities", type=float, nargs="+", default=DENSITIES)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    title = f"n = {arguments.n:,}, one thread, median of {arguments.repeats} rounds; ratios are of CPU time"
-    sys.stdout.write("\n".join([title, *table(arguments.n, arguments.repeats)]) + "\n")
+    title = (
+        f"{resnet18().n:,} parameters, {kernel.active()}, {kernel.threads()} thread(s), median of {arguments.repeats} "
+        "rounds; ratios are of CPU time"
+    )
+    sys.stdout.write("\n".join([title, *table(arguments.repeats, arguments.densities)]) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Price every parameter in joules, send what a joule moves furthest, remember the 
 """
 
 from joulewise.aggregate import weighted_mean as weighted_mean
+from joulewise.certificate import Certificate as Certificate
 from joulewise.codec import Decoded as Decoded
 from joulewise.codec import decode as decode
 from joulewise.codec import encode as encode
@@ -38,7 +39,6 @@ from joulewise.rules import Price as Price
 from joulewise.rules import Projection as Projection
 from joulewise.rules import RandomK as RandomK
 from joulewise.rules import TopK as TopK
-from joulewise.select import Certificate as Certificate
 from joulewise.select import Selection as Selection
 from joulewise.select import select as select
 

@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from joulewise.certificate import Certificate, certified, energy_of, mass
 from joulewise.costs import Costs
 from joulewise.errors import RuleError, UpdateError
 from joulewise.inclusion import draw
 from joulewise.layout import Layout, Vector, as_numpy
+from joulewise.limits import limit_of, rank, weights_of
 from joulewise.prefix import at_least, filled
-from joulewise.quanta import budget_quanta, quanta
-from joulewise.ranking import CHUNK, Carry, NotFinite, Prefix, Ranking, carried, first_not_finite
+from joulewise.ranking import Carry, NotFinite, Prefix, Ranking, carried, first_not_finite
 from joulewise.rules import (
     Budget,
     Bytes,
-    Count,
     Dense,
-    Density,
     Joules,
     MinVariance,
     Price,
@@ -38,28 +37,6 @@ from joulewise.shortlist import Shortlist, listed_prefix, prefix_of
 Floats = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.uint32]
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """How far a greedy selection can be from the best one.
-
-    The greedy order solves the relaxed knapsack, in which one item may be cut. `bound` is the relaxed optimum
-    in true costs: the value of the prefix, plus what is left of the budget at the value per joule of the
-    first coordinate that did not fit. The best 0/1 selection lies between `value` and `bound`.
-
-    Args:
-        value: kept L1 mass (CWMP) or kept squared L2 mass (Projection).
-        bound: what no selection within the budget exceeds.
-    """
-
-    value: float
-    bound: float
-
-    @property
-    def gap(self) -> float:
-        """``bound - value``: the kept value is at least the optimum minus this."""
-        return self.bound - self.value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -236,43 +213,10 @@ def not_finite(index: int, layout: Layout, name: str = "the update") -> UpdateEr
     )
 
 
-def rank(vector: Vector, costs: Costs, rule: Ranked, key: int | None = None) -> Ranking:
-    """The rule's ranking of a vector; the largest weight is scaled by a power of two into [0.5, 1)."""
-    weights, _ = _weights(costs, rule)
-    return Ranking(vector, costs.layout.offsets, weights, key)
-
-
-def limit_of(budget: Budget, costs: Costs) -> tuple[Int64, int, float]:
-    """A budget in exact integers: what each coordinate takes, what all may take, and the size of one unit.
-
-    A negative limit means that nothing may be sent at all.
-    """
-    n = costs.layout.n
-    match budget:
-        case Joules():
-            units, quantum = quanta(costs.per_kept, n)
-            fixed = costs.fixed if budget.includes_fixed else 0.0
-            return units, budget_quanta(budget.budget - fixed, quantum), quantum
-        case Bytes():
-            units, quantum = quanta(costs.bits_per_kept, n)
-            return units, budget_quanta(8.0 * budget.n, quantum), quantum
-        case Count() | Density():
-            return np.ones(len(costs.layout.tensors), np.int64), budget.count(n), 1.0
-        case Price():
-            raise RuleError("a Price budget is a threshold and has no limit")
-
-
 def _key(rule: Rule, rng: np.random.Generator | None) -> int:
     if rng is None:
         raise RuleError(f"{type(rule).__name__} draws at random; give rng=numpy.random.default_rng(seed)")
     return int(rng.integers(0, 2**64, dtype=np.uint64))
-
-
-def _weights(costs: Costs, rule: Ranked) -> tuple[Floats, int]:
-    """Weights over a power of two, which keeps products finite and changes no order; and its exponent."""
-    weights = rule.weights(costs.per_kept)
-    exponent = math.frexp(float(weights.max()))[1] if weights.size else 0
-    return np.ldexp(weights, -exponent), exponent
 
 
 def _greedy(source: Source, costs: Costs, rule: Ranked, budget: Budget, key: int | None, reach: float) -> Chosen:
@@ -285,13 +229,13 @@ def _greedy(source: Source, costs: Costs, rule: Ranked, budget: Budget, key: int
     if isinstance(budget, Joules | Bytes) and budget.fill:
         indices, spent = filled(ranking, units, limit, found)
         values = source.vector[indices]
-    certificate = _certificate(source.vector, costs, rule, budget, found, values)
-    delta = min(1.0, _mass(values, 2) / found.squares) if found.squares else 1.0
+    certificate = certified(source.vector, costs, rule, budget, found, values)
+    delta = min(1.0, mass(values, 2) / found.squares) if found.squares else 1.0
     if isinstance(rule, RandomK) and rule.scale and indices.size:
         scale = np.count_nonzero(source.vector) / indices.size
         values = _finite(values * np.float64(scale), indices, costs.layout)
         delta = _delta(source.vector, indices, values, found.squares)
-    energy = spent * quantum if isinstance(budget, Joules) else _energy(costs, indices)
+    energy = spent * quantum if isinstance(budget, Joules) else energy_of(costs, indices)
     selection = Selection(source.vector.size, indices, values, energy, certificate, delta)
     return Chosen(selection, source, found.misfit is None)
 
@@ -319,7 +263,7 @@ def _nothing(vector: Vector) -> Selection:
 
 
 def _above_price(source: Source, costs: Costs, rule: Ranked, budget: Price) -> Selection:
-    weights, exponent = _weights(costs, rule)
+    weights, exponent = weights_of(costs, rule)
     # a^2/c >= v is |a|/sqrt(c) >= sqrt(v): the threshold is on the score that the kernel knows.
     value = budget.value if rule.norm == 1 else math.sqrt(budget.value)
     with np.errstate(over="ignore"):  # Infinity, which no score reaches.
@@ -329,8 +273,8 @@ def _above_price(source: Source, costs: Costs, rule: Ranked, budget: Price) -> S
     # Scores are products with a rounded weight: at the threshold the quotient itself decides.
     worth = np.abs(values, dtype=np.float64) ** (rule.norm or 1) / ranking.spread(costs.per_kept, indices)
     indices, values = indices[worth >= budget.value], values[worth >= budget.value]
-    delta = min(1.0, _mass(values, 2) / squares) if squares else 1.0
-    return Selection(source.vector.size, indices, values, _energy(costs, indices), None, delta)
+    delta = min(1.0, mass(values, 2) / squares) if squares else 1.0
+    return Selection(source.vector.size, indices, values, energy_of(costs, indices), None, delta)
 
 
 def _everything(vector: Vector, costs: Costs) -> Selection:
@@ -338,7 +282,7 @@ def _everything(vector: Vector, costs: Costs) -> Selection:
     if bad is not None:
         raise NotFinite(bad)
     indices = np.arange(vector.size, dtype=np.uint32)
-    return Selection(vector.size, indices, vector.copy(), _energy(costs, indices), None, 1.0)
+    return Selection(vector.size, indices, vector.copy(), energy_of(costs, indices), None, 1.0)
 
 
 def _least_variance(vector: Vector, costs: Costs, budget: Budget, key: int) -> Selection:
@@ -348,7 +292,7 @@ def _least_variance(vector: Vector, costs: Costs, budget: Budget, key: int) -> S
     drawn = draw(ranking, per_kept, _expected_limit(budget, costs), key)
     values = _finite(drawn.values, drawn.indices, costs.layout)
     delta = _delta(vector, drawn.indices, values, drawn.squares)
-    return Selection(vector.size, drawn.indices, values, _energy(costs, drawn.indices), None, delta)
+    return Selection(vector.size, drawn.indices, values, energy_of(costs, drawn.indices), None, delta)
 
 
 def _expected_limit(budget: Budget, costs: Costs) -> float:
@@ -366,35 +310,6 @@ def _finite(values: Floats, indices: Indices, layout: Layout) -> Vector:
             f"unbiased scaling sends more than float32 holds in tensor {layout.name_of(index)!r}; take a larger budget"
         )
     return sent
-
-
-def _energy(costs: Costs, indices: Indices) -> float:
-    if costs.per_coordinate:
-        return float(costs.per_kept[indices].sum())
-    return float(costs.per_kept @ costs.layout.counts(indices))
-
-
-def _certificate(
-    vector: Vector, costs: Costs, rule: Ranked, budget: Budget, found: Prefix, values: Vector
-) -> Certificate | None:
-    if rule.norm is None or not isinstance(budget, Joules):
-        return None
-    value = _mass(values, rule.norm)
-    if found.misfit is None:
-        return Certificate(value, value)
-    left = budget.budget - (costs.fixed if budget.includes_fixed else 0.0) - _energy(costs, found.indices)
-    one = np.array([found.misfit], np.uint32)
-    rate = _mass(vector[one], rule.norm) / _energy(costs, one)
-    # Rounding in these sums could put the bound a hair below what was kept.
-    within = value if values is found.values else _mass(found.values, rule.norm)
-    return Certificate(value, max(value, within + max(0.0, left) * rate))
-
-
-def _mass(values: Vector, norm: int) -> float:
-    """Sum of ``|v|^norm`` in float64, chunk by chunk so that no float64 copy of the values is made."""
-    chunks = (values[start : start + CHUNK] for start in range(0, values.size, CHUNK))
-    powered = np.square if norm == 2 else np.abs
-    return math.fsum(float(powered(chunk, dtype=np.float64).sum()) for chunk in chunks)
 
 
 def _delta(vector: Vector, indices: Indices, values: Vector, squares: float) -> float:

@@ -1,0 +1,69 @@
+"""How good a greedy selection is: what was kept, and what no selection within the budget exceeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from joulewise.costs import Costs
+from joulewise.layout import Vector
+from joulewise.ranking import CHUNK, Prefix
+from joulewise.rules import Budget, Joules, Ranked
+
+Indices = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """How far a greedy selection can be from the best one.
+
+    The greedy order solves the relaxed knapsack, in which one item may be cut. `bound` is the relaxed optimum
+    in true costs: the value of the prefix, plus what is left of the budget at the value per joule of the
+    first coordinate that did not fit. The best 0/1 selection lies between `value` and `bound`.
+
+    Args:
+        value: kept L1 mass (CWMP) or kept squared L2 mass (Projection).
+        bound: what no selection within the budget exceeds.
+    """
+
+    value: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """``bound - value``: the kept value is at least the optimum minus this."""
+        return self.bound - self.value
+
+
+def certified(
+    vector: Vector, costs: Costs, rule: Ranked, budget: Budget, found: Prefix, values: Vector
+) -> Certificate | None:
+    """The certificate of `values`, which were kept with the prefix `found`; None where rule or budget has none."""
+    if rule.norm is None or not isinstance(budget, Joules):
+        return None
+    value = mass(values, rule.norm)
+    if found.misfit is None:
+        return Certificate(value, value)
+    left = budget.budget - (costs.fixed if budget.includes_fixed else 0.0) - energy_of(costs, found.indices)
+    one = np.array([found.misfit], np.uint32)
+    rate = mass(vector[one], rule.norm) / energy_of(costs, one)
+    # Rounding in these sums could put the bound a hair below what was kept.
+    within = value if values is found.values else mass(found.values, rule.norm)
+    return Certificate(value, max(value, within + max(0.0, left) * rate))
+
+
+def energy_of(costs: Costs, indices: Indices) -> float:
+    """Energy of ascending `indices` at the true prices."""
+    if costs.per_coordinate:
+        return float(costs.per_kept[indices].sum())
+    return float(costs.per_kept @ costs.layout.counts(indices))
+
+
+def mass(values: Vector, norm: int) -> float:
+    """Sum of ``|v|^norm`` in float64, chunk by chunk so that no float64 copy of the values is made."""
+    chunks = (values[start : start + CHUNK] for start in range(0, values.size, CHUNK))
+    powered = np.square if norm == 2 else np.abs
+    return math.fsum(float(powered(chunk, dtype=np.float64).sum()) for chunk in chunks)
