@@ -23,13 +23,14 @@ from joulewise.codec import decode, encode, encode_detailed
 from joulewise.compress import ClientState, Compressor, ErrorFeedback
 from joulewise.devices import load_device
 from joulewise.ledger import mask_energy
+from joulewise.limits import limit_of, rank
 from joulewise.machine import host_kind
 from joulewise.prefix import longest_prefix
 from joulewise.prices import price
 from joulewise.ranking import Carry
 from joulewise.rounding import further_bits
 from joulewise.rules import CWMP, Count, Joules, Projection, TopK
-from joulewise.select import Selection, limit_of, rank, select
+from joulewise.select import Selection, select
 from joulewise.timing import Contestant, Quartiles, Taken, race
 
 READ, SELECT, FUSED, STEP = "read", "select CWMP", "select CWMP, residual added", "client step"
