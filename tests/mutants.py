@@ -150,7 +150,9 @@ def modes_of(parts: Parts) -> tuple[str, ...]:
     return tuple(found)
 
 
-NAMED = re.compile(r"'[^']*'|b\"[^\"]*\"|\b[0-9a-f]{16}\b|0x[0-9a-f]+|-?\d+(\.\d+)?(e[+-]?\d+)?|\b(nan|inf)\b")
+NAMED = re.compile(
+    r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b[0-9a-f]{16}\b|0x[0-9a-f]+|-?\d+(\.\d+)?(e[+-]?\d+)?|-?\b(nan|inf)\b"""
+)
 
 
 def sentence(error: Exception) -> str:

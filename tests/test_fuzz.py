@@ -163,6 +163,9 @@ def test_a_mutant_can_be_made_again_from_its_number():
 def test_sentences_are_compared_without_their_numbers():
     told = "payload keeps 7 coordinates of tensor 'conv.1', which has 6"
     assert sentence(PayloadError(told)) == "payload keeps # coordinates of tensor #, which has #"
+    begins = {sentence(PayloadError(f"begins with {start!r}, not")) for start in (b"JWP2", b"a'\xd3", b"'\"\n")}
+    assert begins == {"begins with b#, not"}
+    assert sentence(PayloadError("largest magnitude -nan")) == "largest magnitude #"
 
 
 @pytest.mark.skipif(not FUZZ.exists(), reason="benchmarks/ is not here")
