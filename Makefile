@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 CONSTRAINED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 INSTALL := $(CONSTRAINED) JOULEWISE_KERNEL=$(filter native,$(JOULEWISE_KERNEL)) \
   $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile
-KERNEL := CMakeLists.txt $(wildcard build_backend/*.py src/kernel/*.cpp src/kernel/*.inc)
+KERNEL := CMakeLists.txt $(wildcard build_backend/*.py src/kernel/*.cpp)
 CXX_CHECK := -std=c++17 -O2 -ffp-contract=off -fPIC -pthread -Wall -Wextra -Wshadow -Wconversion -Werror
 
 # What selects or encodes: the files whose tests run once more without the kernel, from an installed wheel.
@@ -38,6 +38,7 @@ test-wheel: .venv/.stamp-dev  ## the kernel's tests from an installed wheel, wit
 
 check: .venv/.stamp-dev  ## format, lint, types, floors; the kernel without a warning
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror src/kernel/kernel.cpp tests/kernel/driver.cpp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo

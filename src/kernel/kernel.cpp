@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <limits>
@@ -151,9 +152,7 @@ inline std::int64_t cost_of(const Order& order, std::int64_t tensor, std::int64_
 
 // ----------------------------------------------------------------------------------------------- thresholds in float32
 
-inline bool reaches(float magnitude, double weight, double lo) {
-    return static_cast<double>(magnitude) * weight >= lo;
-}
+inline bool reaches(float magnitude, double weight, double lo) { return static_cast<double>(magnitude) * weight >= lo; }
 
 float bisected(double weight, double lo) {
     std::uint32_t below = 0, at = 0x7F800000u;  // bits of zero, which never reaches, and of infinity, which does
@@ -497,8 +496,10 @@ std::optional<Bracket> tie_bracket(const Order& order, std::int64_t count, const
     double room = limit, share = static_cast<double>(order.n) / static_cast<double>(count);
     std::vector<Sampled> inside;
     sample(order, count, [&](std::uint64_t key, std::int64_t cost) {
-        if (key >= hi) room -= static_cast<double>(cost) * share;
-        else if (key >= lo) inside.push_back({key, cost});
+        if (key >= hi)
+            room -= static_cast<double>(cost) * share;
+        else if (key >= lo)
+            inside.push_back({key, cost});
     });
     if (inside.empty()) return std::nullopt;
     std::sort(inside.begin(), inside.end(), [](const Sampled& a, const Sampled& b) { return a.key > b.key; });
@@ -715,7 +716,7 @@ struct Item {
 struct Cut {
     std::int64_t room;  // what is left
     std::int64_t kept;
-    bool all;           // everything fitted; else `misfit` is the first that did not
+    bool all;  // everything fitted; else `misfit` is the first that did not
     Item misfit;
 };
 
@@ -779,9 +780,8 @@ Cut cut(const Order& order, std::vector<Item> items, std::int64_t room, std::int
         auto outside = [&](const Item& item) { return ladder.bin(item.key) != crossing; };
         items.erase(std::remove_if(items.begin(), items.end(), outside), items.end());
     }
-    std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
-        return a.key != b.key ? a.key > b.key : a.index < b.index;
-    });
+    std::sort(items.begin(), items.end(),
+              [](const Item& a, const Item& b) { return a.key != b.key ? a.key > b.key : a.index < b.index; });
     return run_of(order, items, room, kept);
 }
 
@@ -793,7 +793,7 @@ struct Selected {
     std::vector<Tally> tallies;
     Store store = Store::nothing;
     std::int32_t flags = 0;
-    double lo = kSmallest;  // what is kept scores at least this,
+    double lo = kSmallest;    // what is kept scores at least this,
     Cut end{0, 0, true, {}};  // and comes before the misfit
     std::int64_t kept = 0, spent = 0;
     double squares = 0;
@@ -930,8 +930,11 @@ bool finish_tied(Selected& chosen, std::int64_t limit) {
             continue;
         }
         std::int64_t place = place_in_ties(chosen, segment, room, kept);
-        chosen.end = {room, kept, false, {bits_of(chosen.lo), static_cast<std::uint32_t>(place),
-                                          static_cast<std::uint32_t>(segment.tensor)}};
+        chosen.end = {
+            room,
+            kept,
+            false,
+            {bits_of(chosen.lo), static_cast<std::uint32_t>(place), static_cast<std::uint32_t>(segment.tensor)}};
         chosen.kept = kept;
         chosen.spent = limit - room;
         return true;
@@ -1152,9 +1155,8 @@ bool write_from_vector(Selected& chosen, std::uint32_t* indices, float* values) 
         outputs.push_back({indices, values, at, at + worker.writes});
         at += worker.writes;
     }
-    return run_all(chosen.workers.size(), [&](std::size_t w) {
-        write_again(chosen, chosen.workers[w], up_to, after, outputs[w]);
-    });
+    return run_all(chosen.workers.size(),
+                   [&](std::size_t w) { write_again(chosen, chosen.workers[w], up_to, after, outputs[w]); });
 }
 
 bool write_selected(Selected& chosen, std::uint32_t* indices, float* values) {
@@ -1237,10 +1239,10 @@ JOULEWISE_EXPORT std::int32_t joulewise_select_open(const JoulewiseRequest* requ
     try {
         auto chosen = std::make_unique<Selected>();
         bool weight_each = request->weight_count != request->tensors;
-        chosen->order = {request->update,  request->residual, request->factor,  request->n,
-                         request->edges,   request->tensors,  request->weights, weight_each,
-                         request->random != 0, request->key,  request->quanta,
-                         request->quanta_count != request->tensors};
+        chosen->order = {request->update,  request->residual, request->factor,
+                         request->n,       request->edges,    request->tensors,
+                         request->weights, weight_each,       request->random != 0,
+                         request->key,     request->quanta,   request->quanta_count != request->tensors};
         chosen->flags = request->flags;
         divide(*chosen, request->threads);
         Outcome outcome;
@@ -1287,4 +1289,1523 @@ JOULEWISE_EXPORT std::uint32_t joulewise_read(const std::uint32_t* words, std::i
     return has_avx2() ? read_avx2(words, n) : read_portable(words, n);
 }
 
-#include "codec.inc"
+// --------------------------------------------------------------------------------------------------------------- codec
+//
+// The codec: payload version 1, as docs/payload.md has it, byte for byte what codec.py and its parts make in NumPy.
+//
+// Python writes and reads the header and the tensors that travel whole; everything else is here. What comes in may be
+// hostile: every length is checked against the layout and the bytes at hand before it is used. Scratch memory follows
+// from the layout and the number of kept coordinates, whose bytes are there once the lengths are known to fit.
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "The codec moves words of the little-endian payload as they are; on this machine joulewise runs on NumPy."
+#endif
+
+namespace {
+namespace codec {
+
+// Results of the functions below. native_codec.py turns the refusals into sentences; details[] holds their numbers.
+enum Status : std::int32_t {
+    succeeded = 0,
+    out_of_memory = 1,
+    invalid_argument = 2,    // lengths that do not fit together: a caller's mistake, never a payload's
+    unsupported = 4,         // this processor lacks what it takes; ask elsewhere
+    unsound_selection = 3,   // indices do not ascend or do not fit, or a value is NaN or infinite
+    cut_off_entry = 10,      // tensor, bytes expected, bytes left
+    cut_off_code = 11,       // bytes expected, bytes left
+    needless_zeros = 12,     // tensor
+    long_count = 13,         // tensor
+    too_many_kept = 14,      // tensor, kept
+    unknown_type = 15,       // tensor, number of the type
+    unsound_largest = 16,    // tensor, bits of the float32
+    symbol_too_high = 17,    // symbol, highest allowed
+    long_unary_code = 18,    // symbols
+    incomplete_code = 19,    //
+    wrong_count = 20,        // positions listed, positions expected
+    outside_tensor = 21,     //
+    cut_off_values = 22,     //
+    filled_wrongly = 23,     // bits after the last value
+    unreached_largest = 24,  //
+    not_shortest = 25,       //
+};
+
+enum ValueType : std::uint8_t { float32 = 0, float16 = 1, bfloat16 = 2, int8 = 3 };
+enum CodeKind : std::uint8_t { balanced = 0, rising = 1, falling = 2, huffman = 3 };
+
+constexpr int types = 4;
+constexpr int mantissa_bits[types] = {23, 10, 7, 0};
+constexpr int whole_bytes[types] = {3, 1, 1, 0};  // Bytes of a value besides its symbol ...
+constexpr int odd_bits[types] = {0, 3, 0, 1};     // ... and bits that fill no byte.
+constexpr int highest_symbol[types] = {254, 254, 254, 127};
+
+constexpr int symbols_of_a_byte = 256;
+constexpr int longest_code = 15;
+constexpr int levels = longest_code + 1;
+constexpr int most_planes = 32;
+constexpr std::uint32_t largest_finite = 0x7f7fffff;
+constexpr double steps = 127;
+constexpr std::uint64_t most_coordinates = std::uint64_t{1} << 32;
+constexpr std::uint64_t entry_room = 5 + 1 + 4 + 3 + 128;  // The longest table entry.
+constexpr std::size_t slack = 16;                          // Words of eight bytes are moved where fewer belong.
+constexpr std::size_t chunk = 1024;                        // Numbers that are worked on at once.
+
+// ------------------------------------------------------------------------------------------------------- memory, words
+
+// Memory that is not cleared; `failed()` where there was none.
+template <typename Item>
+class Scratch {
+  public:
+    explicit Scratch(std::uint64_t count)
+        : items_(static_cast<Item*>(std::malloc(static_cast<std::size_t>(count) * sizeof(Item) + slack))) {}
+    ~Scratch() { std::free(items_); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    bool failed() const { return items_ == nullptr; }
+    Item* get() const { return items_; }
+
+  private:
+    Item* items_;
+};
+
+template <typename Word>
+inline Word load(const std::uint8_t* at) {
+    Word word;
+    std::memcpy(&word, at, sizeof word);
+    return word;
+}
+
+template <typename Word>
+inline void store(std::uint8_t* at, Word word) {
+    std::memcpy(at, &word, sizeof word);
+}
+
+inline std::uint32_t bits_of(float value) {
+    std::uint32_t word;
+    std::memcpy(&word, &value, sizeof word);
+    return word;
+}
+
+inline float float_of(std::uint32_t word) {
+    float value;
+    std::memcpy(&value, &word, sizeof value);
+    return value;
+}
+
+inline int trailing_zeros(std::uint64_t word) {
+#if defined(_MSC_VER) && !defined(__clang__)
+    unsigned long place;
+    _BitScanForward64(&place, word);
+    return static_cast<int>(place);
+#else
+    return __builtin_ctzll(word);
+#endif
+}
+
+inline int ones_of(std::uint64_t word) {
+    word -= word >> 1 & 0x5555555555555555;
+    word = (word & 0x3333333333333333) + (word >> 2 & 0x3333333333333333);
+    word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0f;
+    return static_cast<int>(word * 0x0101010101010101 >> 56);
+}
+
+inline int bit_length(std::uint64_t number) {
+    int length = 0;
+    for (; number; number >>= 1) ++length;
+    return length;
+}
+
+template <typename Count>
+inline std::uint64_t lowest_bits(Count count) {  // count < 64
+    return (std::uint64_t{1} << count) - 1;
+}
+
+// Bit j of byte i becomes bit i of byte j (H. S. Warren, Hacker's Delight, 2nd edition, section 7-3).
+inline std::uint64_t transposed(std::uint64_t matrix) {
+    std::uint64_t moved = (matrix ^ matrix >> 7) & 0x00aa00aa00aa00aa;
+    matrix ^= moved ^ moved << 7;
+    moved = (matrix ^ matrix >> 14) & 0x0000cccc0000cccc;
+    matrix ^= moved ^ moved << 14;
+    moved = (matrix ^ matrix >> 28) & 0x00000000f0f0f0f0;
+    return matrix ^ moved ^ moved << 28;
+}
+
+// Byte i of a word, 0 or 1, as bit i.
+inline unsigned gathered(std::uint64_t flags) { return static_cast<unsigned>(flags * 0x0102040810204080 >> 56); }
+
+// Call with the place of each bit that is set among `count`: without a branch that hangs on a single bit.
+template <typename Visit>
+inline void for_each(const std::uint8_t* bits, std::size_t count, const Visit& visit) {
+    for (std::size_t i = 0; i < count; i += 64) {
+        std::uint64_t word = load<std::uint64_t>(bits + i / 8);
+        if (count - i < 64) word &= lowest_bits(count - i);
+        for (; word; word &= word - 1) visit(i + static_cast<std::size_t>(trailing_zeros(word)));
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------- bit streams
+
+// Put `count` bits at bit `at` of a stream that holds zeros there. Both sides have slack bytes after their end.
+void put_bits(std::uint8_t* stream, std::uint64_t at, const std::uint8_t* bits, std::size_t count) {
+    std::uint8_t* out = stream + (at >> 3);
+    const unsigned shift = at & 7;
+    std::uint64_t carried = *out & lowest_bits(shift);
+    for (; count >= 64; count -= 64, bits += 8, out += 8) {
+        const std::uint64_t word = load<std::uint64_t>(bits);
+        store<std::uint64_t>(out, carried | word << shift);
+        carried = word >> 1 >> (63 - shift);
+    }
+    // What lies beyond the last bit may be there already: it belongs to another plane, and is kept.
+    const std::uint64_t word = load<std::uint64_t>(bits) & lowest_bits(count);
+    store<std::uint64_t>(out, load<std::uint64_t>(out) | carried | word << shift);
+    out[8] = static_cast<std::uint8_t>(out[8] | word >> 1 >> (63 - shift));
+}
+
+// The 64 bits at bit `at` of a stream with slack bytes after its end.
+inline std::uint64_t word_at(const std::uint8_t* stream, std::uint64_t at) {
+    const std::uint8_t* in = stream + (at >> 3);
+    const unsigned shift = at & 7;
+    return load<std::uint64_t>(in) >> shift | std::uint64_t{in[8]} << 1 << (63 - shift);
+}
+
+void take_bits(std::uint8_t* bits, const std::uint8_t* stream, std::uint64_t at, std::size_t count) {
+    for (std::size_t done = 0; done < count; done += 64) store(bits + done / 8, word_at(stream, at + done));
+}
+
+// Numbers of up to 32 bits, a chunk at a time, as planes of bits, each with its own place in the stream.
+struct Chunk {
+    std::uint32_t numbers[chunk];
+    std::uint8_t bytes[chunk + slack];
+    std::uint8_t planes[most_planes][chunk / 8 + slack];
+};
+
+// The planes of the low bits of work.bytes, from plane `low` on.
+void split_bytes(Chunk& work, std::size_t count, int low, int rows) {
+    store(work.bytes + count, std::uint64_t{0});
+    for (std::size_t i = 0; i < count; i += 8) {
+        const std::uint64_t matrix = transposed(load<std::uint64_t>(work.bytes + i));
+        for (int row = 0; row < rows; ++row)
+            work.planes[low + row][i / 8] = static_cast<std::uint8_t>(matrix >> 8 * row);
+    }
+}
+
+void join_bytes(Chunk& work, std::size_t count, int low, int rows) {
+    for (std::size_t i = 0; i < count; i += 8) {
+        std::uint64_t matrix = 0;
+        for (int row = 0; row < rows; ++row) matrix |= std::uint64_t{work.planes[low + row][i / 8]} << 8 * row;
+        store(work.bytes + i, transposed(matrix));
+    }
+}
+
+void put_rows(const Chunk& work, std::size_t count, int rows, std::uint8_t* stream, std::uint64_t* at) {
+    for (int row = 0; row < rows; at[row++] += count) put_bits(stream, at[row], work.planes[row], count);
+}
+
+void take_rows(Chunk& work, std::size_t count, int rows, const std::uint8_t* stream, std::uint64_t* at) {
+    for (int row = 0; row < rows; at[row++] += count) take_bits(work.planes[row], stream, at[row], count);
+}
+
+void put_planes(Chunk& work, std::size_t count, int width, std::uint8_t* stream, std::uint64_t* at) {
+    for (int low = 0; low < width; low += 8) {
+        for (std::size_t i = 0; i < count; ++i) work.bytes[i] = static_cast<std::uint8_t>(work.numbers[i] >> low);
+        split_bytes(work, count, low, std::min(8, width - low));
+    }
+    put_rows(work, count, width, stream, at);
+}
+
+void take_planes(Chunk& work, std::size_t count, int width, const std::uint8_t* stream, std::uint64_t* at) {
+    take_rows(work, count, width, stream, at);
+    join_bytes(work, count, 0, std::min(8, width));
+    for (std::size_t i = 0; i < count; ++i) work.numbers[i] = work.bytes[i];
+    for (int low = 8; low < width; low += 8) {
+        join_bytes(work, count, low, std::min(8, width - low));
+        for (std::size_t i = 0; i < count; ++i) work.numbers[i] |= std::uint32_t{work.bytes[i]} << low;
+    }
+}
+
+// Zeros closed by a one, number after number; whole words go out, the rest waits.
+class UnaryWriter {
+  public:
+    explicit UnaryWriter(std::uint8_t* stream) : out_(stream) {}
+
+    void put(const std::uint32_t* numbers, std::size_t count, int shift) {
+        std::uint8_t* out = out_;
+        std::uint64_t word = word_, filled = filled_;
+        for (std::size_t i = 0; i < count; ++i) {
+            filled += numbers[i] >> shift;
+            if (filled >= 64) {
+                store(out, word);
+                out += filled / 64 * 8;  // The stream holds zeros already.
+                word = 0;
+                filled %= 64;
+            }
+            word |= std::uint64_t{1} << filled++;
+        }
+        out_ = out;
+        word_ = word;
+        filled_ = filled;
+    }
+
+    void finish() {  // Other parts of the stream may lie in the last bytes already.
+        if (filled_) store(out_, load<std::uint64_t>(out_) | word_);
+    }
+
+  private:
+    std::uint8_t* out_;
+    std::uint64_t word_ = 0, filled_ = 0;
+};
+
+// What a byte of a unary stream holds: the zeros before each of its ones, how many ones, and the zeros after the last.
+struct Runs {
+    std::uint32_t zeros[256][8];
+    std::uint8_t ones[256], left[256];
+};
+
+constexpr Runs runs_of_bytes() {
+    Runs runs = {};
+    for (int byte = 0; byte < 256; ++byte) {
+        for (int bit = 0; bit < 8; ++bit) {
+            if (byte >> bit & 1) {
+                runs.zeros[byte][runs.ones[byte]++] = runs.left[byte];
+                runs.left[byte] = 0;
+            } else {
+                ++runs.left[byte];
+            }
+        }
+    }
+    return runs;
+}
+
+constexpr Runs runs = runs_of_bytes();
+
+class UnaryReader {
+  public:
+    explicit UnaryReader(const std::uint8_t* stream) : in_(stream) {}
+
+    // The zeros before each of the next ones, which must be there; there is room for eight more. Returns their sum,
+    // which is too large for any tensor where a number is too large for 32 bits.
+    std::uint64_t take(std::uint32_t* quotients, std::size_t count) {
+        const std::uint8_t* in = in_;
+        std::uint64_t zeros = zeros_, sum = 0;
+        std::size_t found = waiting_;
+        std::copy(next_, next_ + 8, quotients);
+        while (found < count) {
+            const std::uint8_t byte = *in++;
+            std::memcpy(quotients + found, runs.zeros[byte], sizeof runs.zeros[byte]);
+            quotients[found] += static_cast<std::uint32_t>(std::min<std::uint64_t>(zeros, 0xfffffff0));
+            zeros = (runs.ones[byte] ? 0 : zeros) + runs.left[byte];
+            found += runs.ones[byte];
+        }
+        for (std::size_t i = 0; i < count; ++i) sum += quotients[i];
+        std::copy(quotients + count, quotients + count + 8, next_);
+        waiting_ = found - count;
+        in_ = in;
+        zeros_ = zeros;
+        return sum;
+    }
+
+  private:
+    const std::uint8_t* in_;
+    std::uint64_t zeros_ = 0;     // Since the last one.
+    std::uint32_t next_[8] = {};  // Numbers that came with the last byte and are still to be asked for ...
+    std::size_t waiting_ = 0;     // ... so many.
+};
+
+// -------------------------------------------------------------------------------------------------------- prefix codes
+
+// Code lengths of the symbols low, low + 1, ..., low + count - 1; no symbols where a tensor keeps nothing.
+struct Code {
+    std::uint16_t count;
+    std::uint8_t low;
+    CodeKind kind;
+    std::uint8_t lengths[symbols_of_a_byte];
+};
+
+bool same(const Code& one, const Code& other) {
+    return one.count == other.count && one.low == other.low && one.kind == other.kind &&
+           std::equal(one.lengths, one.lengths + one.count, other.lengths);
+}
+
+using Histogram = std::uint32_t[symbols_of_a_byte];
+
+std::uint64_t coded_bits(const Code& code, const std::uint32_t* occurrences) {
+    std::uint64_t bits = 0;
+    for (int i = 0; i < code.count; ++i) bits += std::uint64_t{occurrences[i]} * code.lengths[i];
+    return bits;
+}
+
+Code known_code(CodeKind kind, int low, int count) {
+    Code code = {static_cast<std::uint16_t>(count), static_cast<std::uint8_t>(low), kind, {}};
+    if (kind == balanced) {
+        const int width = bit_length(static_cast<std::uint64_t>(count - 1)), shorter = (1 << width) - count;
+        for (int i = 0; i < count; ++i) code.lengths[i] = static_cast<std::uint8_t>(i < shorter ? width - 1 : width);
+        return code;
+    }
+    for (int i = 0; i < count; ++i) code.lengths[i] = static_cast<std::uint8_t>(std::min(i + 1, count - 1));
+    if (kind == falling) std::reverse(code.lengths, code.lengths + count);
+    return code;
+}
+
+// Huffman's lengths without a limit. Symbols sorted by count and joined nodes in order of age are two queues, each
+// ascending by (count, number), so the two smallest nodes stand at their fronts. Returns the longest.
+int join_nodes(const std::uint64_t* counts, int size, std::uint8_t* lengths) {
+    std::uint64_t leaves[symbols_of_a_byte], joined[symbols_of_a_byte];
+    int leaf_count = 0, parents[2 * symbols_of_a_byte], depths[2 * symbols_of_a_byte];
+    for (int symbol = 0; symbol < size; ++symbol) {
+        if (counts[symbol]) leaves[leaf_count++] = counts[symbol] << 8 | static_cast<unsigned>(symbol);
+    }
+    std::sort(leaves, leaves + leaf_count);
+    int leaf = 0, oldest = 0;
+    const auto smallest = [&](int newest) {
+        // Of equal counts the symbol comes first: its number is below that of every joined node.
+        const bool is_leaf = leaf < leaf_count && (oldest == newest || leaves[leaf] >> 8 <= joined[oldest]);
+        return is_leaf ? leaf++ : symbols_of_a_byte + oldest++;
+    };
+    const auto count_of = [&](int node) { return node < symbols_of_a_byte ? leaves[node] >> 8 : joined[node - 256]; };
+    for (int newest = 0; newest < leaf_count - 1; ++newest) {
+        const int first = smallest(newest), second = smallest(newest);
+        joined[newest] = count_of(first) + count_of(second);
+        parents[first] = parents[second] = symbols_of_a_byte + newest;
+    }
+    int longest = 0;
+    depths[symbols_of_a_byte + leaf_count - 2] = 0;
+    for (int node = leaf_count - 3; node >= 0; --node) {
+        depths[symbols_of_a_byte + node] = depths[parents[symbols_of_a_byte + node]] + 1;
+    }
+    std::fill(lengths, lengths + symbols_of_a_byte, std::uint8_t{0});
+    for (int i = 0; i < leaf_count; ++i) {
+        const int depth = depths[parents[i]] + 1;
+        lengths[leaves[i] & 255] = static_cast<std::uint8_t>(depth);
+        longest = std::max(longest, depth);
+    }
+    return longest;
+}
+
+Code huffman_code(const std::uint32_t* occurrences, int low, int count) {
+    Code code = {static_cast<std::uint16_t>(count), static_cast<std::uint8_t>(low), huffman, {}};
+    std::uint64_t counts[symbols_of_a_byte];
+    std::copy(occurrences, occurrences + count, counts);
+    while (join_nodes(counts, count, code.lengths) > longest_code) {
+        for (int i = 0; i < count; ++i) counts[i] = (counts[i] + 1) / 2;
+    }
+    return code;
+}
+
+// The code with the fewest bits, its table included; the first of equals. At least one symbol occurs.
+Code choose(const Histogram& histogram) {
+    int low = 0, high = symbols_of_a_byte - 1;
+    while (!histogram[low]) ++low;
+    while (!histogram[high]) --high;
+    const int count = high - low + 1;
+    const std::uint32_t* occurrences = histogram + low;
+    Code best = known_code(balanced, low, count);
+    std::uint64_t bits = coded_bits(best, occurrences), values = 0;
+    for (const CodeKind kind : {rising, falling}) {
+        if (count < 3 || count > longest_code + 1) break;
+        const Code other = known_code(kind, low, count);
+        const std::uint64_t other_bits = coded_bits(other, occurrences);
+        if (other_bits < bits) best = other, bits = other_bits;
+    }
+    for (int i = 0; i < count; ++i) values += occurrences[i];
+    const std::uint64_t table_bits = 8 * ((static_cast<std::uint64_t>(count) + 1) / 2);
+    if (bits <= table_bits + values) return best;  // Huffman's code has a bit for each value at least.
+    const Code other = huffman_code(occurrences, low, count);
+    return coded_bits(other, occurrences) + table_bits < bits ? other : best;
+}
+
+// Canonical codes, first bit lowest, each closed by a one: a word that is used up has become `closed`.
+constexpr std::uint16_t closed = 1;
+
+void codewords(const Code& code, std::uint16_t* words) {
+    unsigned next = 0;
+    for (int length = 1; length <= longest_code; ++length, next <<= 1) {
+        for (int i = 0; i < code.count; ++i) {
+            if (code.lengths[i] != length) continue;
+            unsigned word = 1u << length;
+            for (int bit = 0; bit < length; ++bit) word |= (next >> (length - 1 - bit) & 1) << bit;
+            words[code.low + i] = static_cast<std::uint16_t>(word);
+            ++next;
+        }
+    }
+}
+
+// The shortest code of a symbol that occurs: so many levels have a bit for every value. At least two symbols.
+int shortest_code(const Code& code) {
+    int length = longest_code;
+    for (int i = 0; i < code.count; ++i)
+        length = std::min<int>(length, code.lengths[i] ? code.lengths[i] : longest_code);
+    return length;
+}
+
+// The code as a binary tree: two children for each inner node, node 0 the root; a leaf is `leaf` and its symbol.
+constexpr std::uint16_t leaf = 256;
+
+void grow(const Code& code, std::uint16_t* children) {
+    int inner = 1, node = 0;
+    for (int level = 1; level <= longest_code && inner; ++level) {
+        const std::uint16_t* const end = children + 2 * inner;
+        for (int i = 0; i < code.count; ++i) {
+            if (code.lengths[i] == level) *children++ = static_cast<std::uint16_t>(leaf | (code.low + i));
+        }
+        inner = static_cast<int>(end - children);
+        for (int i = 0; i < inner; ++i) *children++ = static_cast<std::uint16_t>(++node);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------- tensors
+
+// What the table of a payload says of a tensor, and where its coordinates lie.
+struct Tensor {
+    std::uint64_t offset, size, kept, listed;
+    std::uint64_t first;  // Its first value among those of all tensors.
+    std::uint64_t live[levels];
+    ValueType type;
+    std::uint8_t parameter;
+    bool flipped;  // What it drops is listed.
+    float largest;
+    Code code;
+};
+
+Tensor tensor_of(const std::int64_t* offsets, std::int64_t at, std::uint64_t first, std::uint64_t kept) {
+    Tensor tensor = {};
+    tensor.offset = static_cast<std::uint64_t>(offsets[at]);
+    tensor.size = static_cast<std::uint64_t>(offsets[at + 1] - offsets[at]);
+    tensor.kept = kept;
+    tensor.first = first;
+    tensor.flipped = 2 * kept > tensor.size;
+    tensor.listed = tensor.flipped ? tensor.size - kept : kept;
+    return tensor;
+}
+
+bool sound(const std::int64_t* offsets, std::int64_t tensors) {
+    if (tensors < 0 || offsets[0] != 0) return false;
+    for (std::int64_t i = 0; i < tensors; ++i) {
+        if (offsets[i + 1] < offsets[i]) return false;
+    }
+    return static_cast<std::uint64_t>(offsets[tensors]) < most_coordinates;
+}
+
+// Fill `absent` with the coordinates of a tensor that are not among `present`.
+std::uint32_t* complement(const Tensor& tensor, const std::uint32_t* present, std::uint64_t count,
+                          std::uint32_t* absent) {
+    std::uint64_t next = tensor.offset;
+    for (std::uint64_t i = 0; i <= count; ++i) {
+        const std::uint64_t stop = i < count ? present[i] : tensor.offset + tensor.size;
+        for (; next < stop; ++next) *absent++ = static_cast<std::uint32_t>(next);
+        next = stop + 1;
+    }
+    return absent;
+}
+
+// The Rice parameter that makes the gaps shortest (the least of equals), and the unary bits with it.
+struct Rice {
+    int parameter;
+    std::uint64_t unary_bits;
+};
+
+Rice shortest(const Tensor& tensor, const std::uint32_t* positions) {
+    if (!tensor.listed) return {0, 0};
+    const std::uint64_t count = tensor.listed;
+    const auto base = static_cast<std::uint32_t>(tensor.offset);
+    // With j the bit length of the mean gap the best parameter lies in j - 2 ... j (see positions.py).
+    const int low = std::max(0, bit_length((positions[count - 1] - base + 1 - count) / count) - 2);
+    std::uint32_t sums[3];  // All gaps of a tensor together are below 2**32.
+    sums[0] = (positions[0] - base) >> low;
+    sums[1] = sums[0] >> 1;
+    sums[2] = sums[0] >> 2;
+    for (std::uint64_t i = 1; i < count; ++i) {
+        const std::uint32_t quotient = (positions[i] - positions[i - 1] - 1) >> low;
+        sums[0] += quotient;
+        sums[1] += quotient >> 1;
+        sums[2] += quotient >> 2;
+    }
+    int best = 0;
+    for (int more = 1; more < 3; ++more) {
+        const auto bits = [&](int i) { return sums[i] + count * static_cast<std::uint64_t>(i); };
+        if (bits(more) < bits(best)) best = more;
+    }
+    return {low + best, sums[best] + count};
+}
+
+void count_symbols(const std::uint8_t* symbols, std::uint64_t count, Histogram& histogram) {
+    if (count < 4 * symbols_of_a_byte) {
+        std::fill(histogram, histogram + symbols_of_a_byte, 0u);
+        for (std::uint64_t i = 0; i < count; ++i) ++histogram[symbols[i]];
+        return;
+    }
+    std::uint32_t parts[4][symbols_of_a_byte] = {};  // Four, so that runs of one symbol do not wait for each other.
+    std::uint64_t done = 0;
+    for (; done + 8 <= count; done += 8) {
+        const auto eight = load<std::uint64_t>(symbols + done);
+        for (int i = 0; i < 8; ++i) ++parts[i & 3][eight >> 8 * i & 255];
+    }
+    for (; done < count; ++done) ++parts[0][symbols[done]];
+    for (int i = 0; i < symbols_of_a_byte; ++i) histogram[i] = parts[0][i] + parts[1][i] + parts[2][i] + parts[3][i];
+}
+
+// ------------------------------------------------------------------------------------------------------- values, split
+
+template <int width>
+inline std::uint32_t round_bits(std::uint32_t magnitude) {
+    constexpr int drop = 23 - width;
+    if constexpr (drop > 0) {  // To the nearest, ties to even; never beyond the largest finite number.
+        magnitude += (magnitude >> drop & 1) + ((1u << drop >> 1) - 1);
+        magnitude = std::min(magnitude >> drop, largest_finite >> drop);
+    }
+    return magnitude;
+}
+
+// Three bytes of each number, one after another; nothing beyond the last is touched.
+inline void put_triples(const float* values, std::uint64_t count, std::uint8_t* bytes) {
+    const auto further = [&](std::uint64_t i) {
+        const std::uint32_t word = bits_of(values[i]);
+        return (word & 0x7fffff) | word >> 31 << 23;
+    };
+    // The fourth byte of each is overwritten by the next.
+    for (std::uint64_t i = 0; i + 1 < count; ++i) store(bytes + 3 * i, further(i));
+    const std::uint32_t last = further(count - 1);
+    for (unsigned place = 0; place < 3; ++place) bytes[3 * count - 3 + place] = last >> 8 * place & 255;
+}
+
+// Take values apart into symbols and whole bytes; the rounded values are written too, if they are asked for.
+// Returns whether all are finite.
+template <int width>
+bool split_some(const float* __restrict values, std::uint64_t count, std::uint8_t* __restrict symbols,
+                std::uint8_t* __restrict bytes, float* __restrict rounded) {
+    std::uint32_t wrong = 0;
+    for (std::uint64_t i = 0; i < count; ++i) {
+        const std::uint32_t word = bits_of(values[i]);
+        wrong |= (word & 0x7f800000) == 0x7f800000;
+        const std::uint32_t magnitude = round_bits<width>(word & 0x7fffffff);
+        symbols[i] = static_cast<std::uint8_t>(magnitude >> width);
+        if constexpr (width < 23) {
+            const std::uint32_t further = (magnitude & ((1u << width) - 1)) | word >> 31 << width;
+            bytes[i] = static_cast<std::uint8_t>(further);
+            rounded[i] = float_of(magnitude << (23 - width) | word >> 31 << 31);
+        }
+    }
+    if constexpr (width == 23) {
+        put_triples(values, count, bytes);
+        if (rounded) std::copy(values, values + count, rounded);
+    }
+    return !wrong;
+}
+
+// All values of a tensor, a chunk at a time, which stays in the cache between loops. Returns whether all are finite.
+template <int width>
+bool split_floats(const float* values, std::uint64_t count, std::uint8_t* symbols, std::uint8_t* bytes,
+                  float* rounded) {
+    constexpr int stride = width == 23 ? 3 : 1;
+    for (std::uint64_t done = 0; done < count; done += chunk) {
+        const std::uint64_t some = std::min<std::uint64_t>(chunk, count - done);
+        float* const own = rounded ? rounded + done : nullptr;
+        if (!split_some<width>(values + done, some, symbols + done, bytes + done * stride, own)) return false;
+    }
+    return true;
+}
+
+// A number of steps back as a magnitude: one rounding of an exact product, the same on every machine.
+inline float magnitude_of(int count_of_steps, float largest) {
+    return static_cast<float>(static_cast<double>(largest) * count_of_steps / steps);
+}
+
+// To the nearest integer, ties to even, for numbers far below 2**51: beyond 2**52 doubles are integers.
+inline int steps_of(float magnitude, float largest) {
+    const double quotient = static_cast<double>(magnitude) * steps / (largest > 0 ? largest : 1.0f);
+    return static_cast<int>((quotient + 0x1.8p52) - 0x1.8p52);
+}
+
+bool split_steps(Tensor& tensor, const float* values, std::uint8_t* symbols, float* rounded) {
+    std::uint32_t largest = 0;
+    for (std::uint64_t i = 0; i < tensor.kept; ++i) largest = std::max(largest, bits_of(values[i]) & 0x7fffffff);
+    if (largest > largest_finite) return false;
+    tensor.largest = float_of(largest);
+    float magnitudes[128];
+    for (int i = 0; i < 128; ++i) magnitudes[i] = magnitude_of(i, tensor.largest);
+    for (std::uint64_t i = 0; i < tensor.kept; ++i) {
+        const std::uint32_t word = bits_of(values[i]);
+        const int symbol = steps_of(float_of(word & 0x7fffffff), tensor.largest);
+        symbols[i] = static_cast<std::uint8_t>(symbol);
+        rounded[i] = float_of(bits_of(magnitudes[symbol]) | (word & 0x80000000));
+    }
+    return true;
+}
+
+bool split(Tensor& tensor, const float* values, std::uint8_t* symbols, std::uint8_t* bytes, float* rounded) {
+    switch (tensor.type) {
+        case float32: return split_floats<23>(values, tensor.kept, symbols, bytes, rounded);
+        case float16: return split_floats<10>(values, tensor.kept, symbols, bytes, rounded);
+        case bfloat16: return split_floats<7>(values, tensor.kept, symbols, bytes, rounded);
+        default: return split_steps(tensor, values, symbols, rounded);
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------------- places
+
+// Where the parts of the bit stream and of the value bytes begin; whoever writes or reads a part moves on.
+struct Places {
+    std::uint64_t bytes[types] = {};
+    std::uint64_t remainders[most_planes] = {};
+    std::uint64_t odd[types][3] = {};
+    std::uint64_t value_bytes = 0;
+    std::uint64_t symbols = 0;  // The first bit after the planes.
+};
+
+Places places_of(const Tensor* tensors, std::int64_t count, std::uint64_t unary_bits) {
+    std::uint64_t listed[most_planes] = {}, kept[types] = {};
+    for (std::int64_t i = 0; i < count; ++i) {
+        kept[tensors[i].type] += tensors[i].kept;
+        for (int plane = 0; plane < tensors[i].parameter; ++plane) listed[plane] += tensors[i].listed;
+    }
+    Places places;
+    places.symbols = unary_bits;
+    for (int plane = 0; plane < most_planes; ++plane) {
+        places.remainders[plane] = places.symbols;
+        places.symbols += listed[plane];
+    }
+    for (int type = 0; type < types; ++type) {
+        places.bytes[type] = places.value_bytes;
+        places.value_bytes += kept[type] * static_cast<std::uint64_t>(whole_bytes[type]);
+        for (int bit = 0; bit < odd_bits[type]; ++bit) {
+            places.odd[type][bit] = places.symbols;
+            places.symbols += kept[type];
+        }
+    }
+    return places;
+}
+
+// -------------------------------------------------------------------------------------------------------------- encode
+
+std::uint8_t* put_count(std::uint8_t* out, std::uint64_t count) {
+    for (; count > 127; count >>= 7) *out++ = static_cast<std::uint8_t>((count & 127) | 128);
+    *out++ = static_cast<std::uint8_t>(count);
+    return out;
+}
+
+std::uint8_t* put_entry(std::uint8_t* out, const Tensor& tensor) {
+    const Code& code = tensor.code;
+    out = put_count(out, tensor.kept);
+    if (!tensor.kept) return out;
+    *out++ = static_cast<std::uint8_t>(tensor.parameter | tensor.type << 5);
+    if (tensor.type == int8) {
+        store(out, tensor.largest);
+        out += 4;
+    }
+    const int more = code.count - 1;
+    *out++ = code.low;
+    *out++ = static_cast<std::uint8_t>(std::min(more, 63) | code.kind << 6);
+    if (more >= 63) *out++ = static_cast<std::uint8_t>(more - 63);
+    for (int i = 0; code.kind == huffman && i < code.count; i += 2) {
+        *out++ = static_cast<std::uint8_t>(code.lengths[i] | (i + 1 < code.count ? code.lengths[i + 1] << 4 : 0));
+    }
+    return out;
+}
+
+// Whether the kept coordinates of a tensor ascend, and lie in it.
+bool ascends(const Tensor& tensor, const std::uint32_t* indices) {
+    const std::uint64_t last = tensor.kept - 1;
+    std::uint32_t wrong = 0;
+    for (std::uint64_t i = 1; i <= last; ++i) wrong |= indices[i] <= indices[i - 1];
+    return !wrong && indices[0] >= tensor.offset && indices[last] < tensor.offset + tensor.size;
+}
+
+void put_positions(const Tensor& tensor, const std::uint32_t* positions, UnaryWriter& unary, Chunk& work,
+                   std::uint8_t* stream, Places& places) {
+    std::uint32_t before = static_cast<std::uint32_t>(tensor.offset) - 1;  // Wraps, and wraps back.
+    for (std::uint64_t done = 0; done < tensor.listed; done += chunk) {
+        const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.listed - done));
+        const std::uint32_t* const own = positions + done;
+        work.numbers[0] = own[0] - before - 1;
+        for (std::size_t i = 1; i < count; ++i) work.numbers[i] = own[i] - own[i - 1] - 1;
+        before = own[count - 1];
+        unary.put(work.numbers, count, tensor.parameter);
+        put_planes(work, count, tensor.parameter, stream, places.remainders);
+    }
+}
+
+void put_odd_bits(const Tensor& tensor, const float* rounded, Chunk& work, std::uint8_t* stream, Places& places) {
+    for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
+        const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::uint32_t word = bits_of(rounded[done + i]);
+            work.bytes[i] =
+                static_cast<std::uint8_t>(tensor.type == int8 ? word >> 31 : (word >> 21 & 3) | word >> 31 << 2);
+        }
+        split_bytes(work, count, 0, odd_bits[tensor.type]);
+        put_rows(work, count, odd_bits[tensor.type], stream, places.odd[tensor.type]);
+    }
+}
+
+// The lowest bits of words go out, and those that are not used up then move to the front; returns how many.
+std::size_t put_level(std::uint16_t* words, std::size_t count, std::uint8_t* bits) {
+    std::size_t live = 0;
+    for (std::size_t i = 0; i < count; i += 8) {
+        unsigned byte = 0;
+        for (std::size_t j = i; j < std::min(i + 8, count); ++j) {
+            const std::uint16_t word = words[j], rest = word >> 1;
+            byte |= static_cast<unsigned>(word & 1) << (j - i);
+            words[live] = rest;
+            live += rest != closed;
+        }
+        bits[i / 8] = static_cast<std::uint8_t>(byte);
+    }
+    return live;
+}
+
+// The first levels have a bit for every value and go out as planes; the others have fewer and fewer.
+void put_symbols(const Tensor& tensor, const std::uint8_t* symbols, Chunk& work, std::uint8_t* stream,
+                 std::uint64_t* level_at) {
+    std::uint16_t book[symbols_of_a_byte], words[chunk];
+    std::uint8_t heads[symbols_of_a_byte];
+    codewords(tensor.code, book);
+    const int head = shortest_code(tensor.code);
+    for (int i = 0; i < tensor.code.count; ++i) {  // The next bit says that more follow: no head has more than seven.
+        const int symbol = tensor.code.low + i, more = tensor.code.lengths[i] > head;
+        heads[symbol] =
+            static_cast<std::uint8_t>((book[symbol] & lowest_bits(head)) | static_cast<unsigned>(more << head));
+    }
+    for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
+        const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
+        for (std::size_t i = 0; i < count; ++i) work.bytes[i] = heads[symbols[done + i]];
+        split_bytes(work, count, 0, head + 1);
+        put_rows(work, count, head, stream, level_at);
+        std::size_t live = 0;
+        for_each(work.planes[head], count,
+                 [&](std::size_t i) { words[live++] = static_cast<std::uint16_t>(book[symbols[done + i]] >> head); });
+        for (std::uint64_t* at = level_at + head; live; ++at) {
+            const std::size_t before = live;
+            live = put_level(words, before, work.bytes);
+            put_bits(stream, *at, work.bytes, before);
+            *at += before;
+        }
+    }
+}
+
+// Choose code and Rice parameter of a tensor whose values are split; returns its bits in the stream.
+std::uint64_t plan(Tensor& tensor, const std::uint32_t* positions, const std::uint8_t* symbols,
+                   std::uint64_t& unary_bits) {
+    const Rice rice = shortest(tensor, positions);
+    tensor.parameter = static_cast<std::uint8_t>(rice.parameter);
+    unary_bits += rice.unary_bits;
+    Histogram histogram;
+    count_symbols(symbols, tensor.kept, histogram);
+    tensor.code = choose(histogram);
+    for (int i = 0; i < tensor.code.count; ++i) {
+        for (int level = 0; level < tensor.code.lengths[i]; ++level)
+            tensor.live[level] += histogram[tensor.code.low + i];
+    }
+    return rice.unary_bits + tensor.listed * tensor.parameter + coded_bits(tensor.code, histogram + tensor.code.low) +
+           tensor.kept * static_cast<std::uint64_t>(mantissa_bits[tensor.type] + 1);
+}
+
+// One payload in the making.
+struct Encoder {
+    const std::uint32_t* indices;
+    const float* values;
+    float* rounded;  // The values themselves where all types are exact: nothing is written then.
+    bool exact;
+    Tensor* tensors;
+    std::int64_t count;
+    std::uint32_t* dropped;
+    std::uint8_t* symbols;
+
+    const float* decoded() const { return exact ? values : rounded; }
+
+    // Split all values, choose all forms, write table and value bytes. Returns the end of the table; null if indices do
+    // not ascend or a value is not finite.
+    std::uint8_t* plan_all(std::uint8_t* table, std::uint8_t* body, double* tensor_bits, std::uint64_t& unary_bits) {
+        Places places = places_of(tensors, count, 0);
+        std::uint32_t* absent = dropped;
+        for (std::int64_t i = 0; i < count; ++i) {
+            Tensor& tensor = tensors[i];
+            const std::uint8_t* const begin = table;
+            std::uint64_t bits = 0;
+            if (tensor.kept) {
+                const std::uint64_t first = tensor.first;
+                std::uint8_t* const bytes = body + places.bytes[tensor.type];
+                if (!ascends(tensor, indices + first)) return nullptr;
+                if (!split(tensor, values + first, symbols + first, bytes, exact ? nullptr : rounded + first))
+                    return nullptr;
+                places.bytes[tensor.type] += tensor.kept * static_cast<std::uint64_t>(whole_bytes[tensor.type]);
+                const std::uint32_t* const listed = tensor.flipped ? absent : indices + first;
+                if (tensor.flipped) absent = complement(tensor, indices + first, tensor.kept, absent);
+                bits = plan(tensor, listed, symbols + first, unary_bits);
+            }
+            table = put_entry(table, tensor);
+            tensor_bits[i] =
+                tensor.kept ? static_cast<double>(bits + 8 * static_cast<std::uint64_t>(table - begin)) : 0;
+        }
+        return table;
+    }
+
+    void write_stream(std::uint8_t* stream, Places& places, std::uint64_t* level_at) {
+        Chunk work = {};
+        UnaryWriter unary(stream);
+        const std::uint32_t* absent = dropped;
+        for (std::int64_t i = 0; i < count; ++i) {
+            const Tensor& tensor = tensors[i];
+            if (!tensor.kept) continue;
+            put_positions(tensor, tensor.flipped ? absent : indices + tensor.first, unary, work, stream, places);
+            absent += tensor.flipped ? tensor.listed : 0;
+            if (odd_bits[tensor.type]) put_odd_bits(tensor, decoded() + tensor.first, work, stream, places);
+            if (tensor.code.count > 1) put_symbols(tensor, symbols + tensor.first, work, stream, level_at);
+        }
+        unary.finish();
+    }
+};
+
+// Where each level of symbol bits begins; the last number is where the stream ends.
+void place_levels(const Tensor* tensors, std::int64_t count, std::uint64_t at, std::uint64_t* level_at) {
+    for (int level = 0; level < levels; ++level) {
+        level_at[level] = at;
+        for (std::int64_t i = 0; i < count; ++i) at += tensors[i].live[level];
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------------- decode
+
+// What is left of the bytes of a payload, and the first thing that is wrong with them.
+struct Reader {
+    const std::uint8_t* bytes;
+    std::uint64_t size, at;
+    std::int64_t* details;
+
+    Status refuse(Status status, std::int64_t first = 0, std::int64_t second = 0, std::int64_t third = 0) {
+        details[0] = first;
+        details[1] = second;
+        details[2] = third;
+        return status;
+    }
+
+    bool has(std::uint64_t count) const { return count <= size - at; }
+
+    Status cut_off_in_entry(std::int64_t tensor, std::int64_t expected) {
+        return refuse(cut_off_entry, tensor, expected, static_cast<std::int64_t>(size - at));
+    }
+
+    Status cut_off_in_code(std::int64_t expected) {
+        return refuse(cut_off_code, expected, static_cast<std::int64_t>(size - at));
+    }
+};
+
+Status take_count(Reader& reader, std::int64_t tensor, std::uint64_t& count) {
+    count = 0;
+    for (int place = 0; place < 5; ++place) {
+        if (!reader.has(1)) return reader.cut_off_in_entry(tensor, 1);
+        const std::uint64_t part = reader.bytes[reader.at++];
+        count |= (part & 127) << 7 * place;
+        if (part < 128) return part || !place ? succeeded : reader.refuse(needless_zeros, tensor);
+    }
+    return reader.refuse(long_count, tensor);
+}
+
+Status take_lengths(Reader& reader, Code& code) {
+    const int bytes = (code.count + 1) / 2;
+    if (!reader.has(static_cast<std::uint64_t>(bytes))) return reader.cut_off_in_code(bytes);
+    unsigned room = 1u << longest_code, left = room;
+    for (int i = 0; i < 2 * bytes; ++i) {
+        const unsigned length = reader.bytes[reader.at + static_cast<unsigned>(i) / 2] >> 4 * (i & 1) & 15;
+        if (length && (i >= code.count || room >> length > left)) return reader.refuse(incomplete_code);
+        left -= length ? room >> length : 0;
+        if (i < code.count) code.lengths[i] = static_cast<std::uint8_t>(length);
+    }
+    reader.at += static_cast<unsigned>(bytes);
+    return left ? reader.refuse(incomplete_code) : succeeded;
+}
+
+Status take_code(Reader& reader, int highest, Code& code) {
+    if (!reader.has(2)) {  // Asked for one by one.
+        reader.at = reader.size;
+        return reader.cut_off_in_code(1);
+    }
+    const int low = reader.bytes[reader.at], second = reader.bytes[reader.at + 1];
+    const auto kind = static_cast<CodeKind>(second >> 6);
+    int count = (second & 63) + 1;
+    reader.at += 2;
+    if (count == 64) {
+        if (!reader.has(1)) return reader.cut_off_in_code(1);
+        count += reader.bytes[reader.at++];
+    }
+    if (low + count - 1 > highest) return reader.refuse(symbol_too_high, low + count - 1, highest);
+    if (kind == huffman) {
+        code.count = static_cast<std::uint16_t>(count);
+        code.low = static_cast<std::uint8_t>(low);
+        code.kind = kind;
+        return take_lengths(reader, code);
+    }
+    if (kind != balanced && count > longest_code + 1) return reader.refuse(long_unary_code, count);
+    code = known_code(kind, low, count);
+    return succeeded;
+}
+
+Status take_entry(Reader& reader, std::int64_t at, Tensor& tensor) {
+    if (!reader.has(1)) return reader.cut_off_in_entry(at, 1);
+    const int first = reader.bytes[reader.at++];
+    if (first >> 5 >= types) return reader.refuse(unknown_type, at, first >> 5);
+    tensor.type = static_cast<ValueType>(first >> 5);
+    tensor.parameter = static_cast<std::uint8_t>(first & 31);
+    if (tensor.type == int8) {
+        if (!reader.has(4)) return reader.cut_off_in_entry(at, 4);
+        const auto word = load<std::uint32_t>(reader.bytes + reader.at);
+        reader.at += 4;
+        if (word > largest_finite) return reader.refuse(unsound_largest, at, word);
+        tensor.largest = float_of(word);
+    }
+    return take_code(reader, highest_symbol[tensor.type], tensor.code);
+}
+
+// What the table says of the payload as a whole: how long its parts are.
+struct Extent {
+    std::uint64_t kept, dropped, value_bytes[types], plane_bits, longest_unary;
+};
+
+Status take_table(Reader& reader, const std::int64_t* offsets, std::int64_t count, Tensor* tensors, Extent& extent) {
+    extent = {};
+    for (std::int64_t i = 0; i < count; ++i) {
+        std::uint64_t kept;
+        if (const Status status = take_count(reader, i, kept)) return status;
+        const auto size = static_cast<std::uint64_t>(offsets[i + 1] - offsets[i]);
+        if (kept > size) return reader.refuse(too_many_kept, i, static_cast<std::int64_t>(kept));
+        Tensor& tensor = tensors[i] = tensor_of(offsets, i, extent.kept, kept);
+        if (const Status status = kept ? take_entry(reader, i, tensor) : succeeded) return status;
+        const int type = tensor.type;
+        extent.kept += kept;
+        extent.dropped += tensor.flipped ? tensor.listed : 0;
+        extent.value_bytes[type] += kept * static_cast<std::uint64_t>(whole_bytes[type]);
+        extent.plane_bits += tensor.listed * tensor.parameter + kept * static_cast<std::uint64_t>(odd_bits[type]);
+        extent.longest_unary += tensor.listed + ((size - tensor.listed) >> tensor.parameter);
+    }
+    return succeeded;
+}
+
+// The bit stream, with slack bytes after its end.
+struct Stream {
+    const std::uint8_t* bytes;
+    std::uint64_t bits, unary_bits;
+};
+
+// The unary stream has as many ones as positions are listed, and ends in one.
+Status check_unary(const Stream& stream, std::uint64_t expected, Reader& reader) {
+    std::uint64_t found = 0;
+    for (std::uint64_t at = 0; at < stream.unary_bits; at += 64) {
+        const std::uint64_t left = stream.unary_bits - at, word = load<std::uint64_t>(stream.bytes + at / 8);
+        found += static_cast<std::uint64_t>(ones_of(left < 64 ? word & lowest_bits(left) : word));
+    }
+    const std::uint64_t last = stream.unary_bits - 1;
+    const bool ends_in_one = !stream.unary_bits || (stream.bytes[last / 8] >> (last & 7) & 1);
+    if (found == expected && ends_in_one) return succeeded;
+    return reader.refuse(wrong_count, static_cast<std::int64_t>(found), static_cast<std::int64_t>(expected));
+}
+
+// Positions of one tensor; false if one lies outside it.
+bool take_positions(const Tensor& tensor, UnaryReader& unary, Chunk& work, const Stream& stream, Places& places,
+                    std::uint32_t* positions) {
+    const int parameter = tensor.parameter;
+    std::uint64_t zeros = 0, next = 0;
+    std::uint32_t quotients[chunk + 8];
+    for (std::uint64_t done = 0; done < tensor.listed; done += chunk) {
+        const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.listed - done));
+        zeros += unary.take(quotients, count);
+        // Checked first, so that no shift or sum below can overflow.
+        if (zeros > tensor.size >> parameter) return false;
+        take_planes(work, count, parameter, stream.bytes, places.remainders);
+        for (std::size_t i = 0; i < count; ++i) work.numbers[i] |= quotients[i] << parameter;
+        for (std::size_t i = 0; i < count; ++i) {
+            next += work.numbers[i];
+            positions[done + i] = static_cast<std::uint32_t>(tensor.offset + next++);
+        }
+        if (next > tensor.size) return false;
+    }
+    return true;
+}
+
+// Positions of all tensors. `shortest_form` becomes false where an encoder would have taken another Rice parameter.
+Status take_all_positions(const Tensor* tensors, std::int64_t count, const Stream& stream, Places& places,
+                          Reader& reader, std::uint32_t* dropped, std::uint32_t* indices, bool& shortest_form) {
+    std::uint64_t expected = 0;
+    for (std::int64_t i = 0; i < count; ++i) expected += tensors[i].listed;
+    if (const Status status = check_unary(stream, expected, reader)) return status;
+    UnaryReader unary(stream.bytes);
+    Chunk work = {};
+    for (std::int64_t i = 0; i < count; ++i) {
+        const Tensor& tensor = tensors[i];
+        std::uint32_t* const kept = indices + tensor.first;
+        std::uint32_t* const positions = tensor.flipped ? dropped : kept;
+        if (!take_positions(tensor, unary, work, stream, places, positions)) return reader.refuse(outside_tensor);
+        if (tensor.flipped) complement(tensor, positions, tensor.listed, kept);
+        shortest_form = shortest_form && shortest(tensor, positions).parameter == tensor.parameter;
+    }
+    return succeeded;
+}
+
+// Values of a tensor whose codes have further bits: which they are, and at which node of the tree each stands.
+struct Open {
+    std::uint32_t* values;
+    std::uint8_t* nodes;
+};
+
+// One level of a tensor's codes: `count` values take a bit each. Returns how many need another.
+std::uint64_t take_level(const std::uint16_t* children, const Stream& stream, std::uint64_t at, std::uint64_t count,
+                         Open open, std::uint8_t* symbols) {
+    std::uint64_t live = 0;
+    for (std::uint64_t i = 0; i < count; i += 64) {
+        std::uint64_t word = word_at(stream.bytes, at + i);
+        const std::uint64_t stop = std::min(i + 64, count);
+        for (std::uint64_t j = i; j < stop; ++j, word >>= 1) {
+            const std::uint32_t value = open.values[j];
+            const std::uint16_t child = children[2 * open.nodes[j] + (word & 1)];
+            symbols[value] = static_cast<std::uint8_t>(child);
+            open.values[live] = value;
+            open.nodes[live] = static_cast<std::uint8_t>(child);
+            live += child < leaf;
+        }
+    }
+    return live;
+}
+
+// What the first bits of a code lead to: a symbol, or a node of the tree.
+struct Heads {
+    std::uint8_t reached[128], open[128];  // open: 1 where it is a node.
+};
+
+Heads heads_of(const std::uint16_t* children, int head) {
+    Heads heads = {};
+    for (unsigned bits = 0; bits < 1u << head; ++bits) {
+        std::uint16_t node = 0;
+        for (int level = 0; level < head; ++level) node = children[2 * node + (bits >> level & 1)];
+        heads.reached[bits] = static_cast<std::uint8_t>(node);
+        heads.open[bits] = node < leaf;
+    }
+    return heads;
+}
+
+// Replace `count` bytes by what they lead to. A table of two is a choice, which takes many bytes at once.
+inline void look_up(const std::uint8_t* table, int head, const std::uint8_t* bytes, std::size_t count,
+                    std::uint8_t* found) {
+    if (head == 1) {
+        const std::uint8_t first = table[0], change = table[0] ^ table[1];
+        for (std::size_t i = 0; i < count; ++i) found[i] = static_cast<std::uint8_t>(first ^ (change & (0 - bytes[i])));
+    } else {
+        for (std::size_t i = 0; i < count; ++i) found[i] = table[bytes[i]];
+    }
+}
+
+// The first levels of a tensor, which have a bit for every value. Returns how many values need another.
+std::uint64_t take_head(const Tensor& tensor, const std::uint16_t* children, int head, const Stream& stream,
+                        std::uint64_t* planes_at, Chunk& work, Open open, std::uint8_t* symbols) {
+    const Heads heads = heads_of(children, head);
+    const bool all_closed = !std::count(heads.open, heads.open + (1 << head), 1);
+    std::uint64_t live = 0;
+    for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
+        const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
+        std::uint8_t flags[chunk + 8], found[chunk];
+        take_rows(work, count, head, stream.bytes, planes_at);
+        join_bytes(work, count, 0, head);
+        look_up(heads.reached, head, work.bytes, count, found);
+        std::copy(found, found + count, symbols + done);
+        if (all_closed) continue;
+        look_up(heads.open, head, work.bytes, count, flags);
+        store(flags + count, std::uint64_t{0});
+        for (std::size_t i = 0; i < count; i += 8) {
+            work.planes[0][i / 8] = static_cast<std::uint8_t>(gathered(load<std::uint64_t>(flags + i)));
+        }
+        for_each(work.planes[0], count, [&](std::size_t i) {
+            open.values[live] = static_cast<std::uint32_t>(done + i);
+            open.nodes[live++] = found[i];
+        });
+    }
+    return live;
+}
+
+// How far the symbols of a tensor are read.
+struct Progress {
+    std::uint64_t live;
+    std::uint64_t planes_at[8];  // Where its first levels begin; 255 symbols have a code of seven bits at most.
+    const std::uint16_t* tree;
+    int head;
+};
+
+// Symbols of all values, level by level; `at` moves behind them.
+Status take_symbols(const Tensor* tensors, std::int64_t count, const Stream& stream, std::uint64_t& at, Reader& reader,
+                    Open open, Progress* all, std::uint8_t* symbols) {
+    Chunk work = {};
+    std::uint64_t live = 0;
+    for (std::int64_t i = 0; i < count; ++i) live += all[i].live;
+    for (int level = 0; live; ++level) {
+        if (at + live > stream.bits) return reader.refuse(cut_off_values);
+        live = 0;
+        for (std::int64_t i = 0; i < count; ++i) {
+            Progress& progress = all[i];
+            if (!progress.live) continue;
+            const std::uint64_t first = tensors[i].first, begin = at;
+            const Open own = {open.values + first, open.nodes + first};
+            at += progress.live;
+            if (level < progress.head) progress.planes_at[level] = begin;
+            if (level == progress.head - 1) {
+                progress.live = take_head(tensors[i], progress.tree, progress.head, stream, progress.planes_at, work,
+                                          own, symbols + first);
+            } else if (level >= progress.head) {
+                progress.live = take_level(progress.tree, stream, begin, progress.live, own, symbols + first);
+            }
+            live += progress.live;
+        }
+    }
+    return succeeded;
+}
+
+Status check_filling(const Stream& stream, std::uint64_t at, Reader& reader) {
+    const std::uint64_t left = stream.bits - at;
+    if (left <= 7 && !(word_at(stream.bytes, at) & lowest_bits(left))) return succeeded;
+    return reader.refuse(filled_wrongly, static_cast<std::int64_t>(left));
+}
+
+template <int width>
+inline float joined(std::uint32_t symbol, std::uint32_t further) {
+    const std::uint32_t mantissa = further & ((1u << width) - 1);
+    return float_of(symbol << 23 | mantissa << (23 - width) | further >> width << 31);
+}
+
+void join_triples(const std::uint8_t* __restrict symbols, const std::uint8_t* __restrict bytes, std::size_t count,
+                  float* __restrict values) {
+    const std::size_t last = count - 1;  // A payload may end with its third byte.
+    for (std::size_t i = 0; i < last; ++i) {
+        values[i] = joined<23>(symbols[i], load<std::uint32_t>(bytes + 3 * i) & 0xffffff);
+    }
+    const std::uint32_t further = load<std::uint16_t>(bytes + 3 * last) | std::uint32_t{bytes[3 * last + 2]} << 16;
+    values[last] = joined<23>(symbols[last], further);
+}
+
+template <int width>
+void join_shorter(const std::uint8_t* __restrict symbols, const std::uint8_t* __restrict bytes,
+                  const std::uint8_t* __restrict upper, std::size_t count, float* __restrict values) {
+    for (std::size_t i = 0; i < count; ++i) {
+        values[i] = joined<width>(symbols[i], bytes[i] | (width == 10 ? std::uint32_t{upper[i]} << 8 : 0));
+    }
+}
+
+void join(const Tensor& tensor, const std::uint8_t* symbols, const std::uint8_t* bytes, Chunk& work,
+          const Stream& stream, Places& places, float* values) {
+    const int type = tensor.type;
+    float magnitudes[128];
+    for (int i = 0; type == int8 && i < 128; ++i) magnitudes[i] = magnitude_of(i, tensor.largest);
+    for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
+        const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
+        take_rows(work, count, odd_bits[type], stream.bytes, places.odd[type]);
+        join_bytes(work, count, 0, odd_bits[type]);
+        const std::uint8_t* const own = bytes + places.bytes[type];
+        const std::uint8_t* const from = symbols + done;
+        float* const to = values + done;
+        switch (tensor.type) {
+            case float32: join_triples(from, own, count, to); break;
+            case float16: join_shorter<10>(from, own, work.bytes, count, to); break;
+            case bfloat16: join_shorter<7>(from, own, work.bytes, count, to); break;
+            default:
+                for (std::size_t i = 0; i < count; ++i) {
+                    to[i] = float_of(bits_of(magnitudes[from[i]]) | std::uint32_t{work.bytes[i]} << 31);
+                }
+        }
+        places.bytes[type] += count * static_cast<std::uint64_t>(whole_bytes[type]);
+    }
+}
+
+// Whether the values of an int8 tensor would get the same steps and the same largest magnitude again.
+bool reaches_largest(const Tensor& tensor, const Histogram& histogram) {
+    float reached = 0;
+    for (int symbol = 0; symbol < 128; ++symbol) {
+        if (!histogram[symbol]) continue;
+        const float magnitude = magnitude_of(symbol, tensor.largest);
+        if (steps_of(magnitude, tensor.largest) != symbol) return false;
+        reached = std::max(reached, magnitude);
+    }
+    return reached == tensor.largest;
+}
+
+// Values of all tensors, and whether an encoder would have written the same codes for them.
+Status take_values(const Tensor* tensors, std::int64_t count, const std::uint8_t* symbols, const std::uint8_t* bytes,
+                   const Stream& stream, Places& places, Reader& reader, float* values, bool& shortest_form) {
+    Chunk work = {};
+    for (std::int64_t i = 0; i < count; ++i) {
+        const Tensor& tensor = tensors[i];
+        if (!tensor.kept) continue;
+        Histogram histogram;
+        count_symbols(symbols + tensor.first, tensor.kept, histogram);
+        if (tensor.type == int8 && !reaches_largest(tensor, histogram)) return reader.refuse(unreached_largest);
+        shortest_form = shortest_form && same(choose(histogram), tensor.code);
+        join(tensor, symbols + tensor.first, bytes, work, stream, places, values + tensor.first);
+    }
+    return succeeded;
+}
+
+// Make ready to read symbols: a tree for each tensor whose codes have bits; the others are told by their table.
+void start(const Tensor* tensors, std::int64_t count, std::uint16_t* nodes, Progress* all, std::uint8_t* symbols) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        const Code& code = tensors[i].code;
+        all[i] = {};
+        if (code.count < 2) {
+            std::fill_n(symbols + tensors[i].first, tensors[i].kept, code.low);
+            continue;
+        }
+        all[i].live = tensors[i].kept;
+        all[i].head = shortest_code(code);
+        all[i].tree = nodes;
+        grow(code, nodes);
+        nodes += 2 * (code.count - 1);
+    }
+}
+
+std::uint64_t nodes_of(const Tensor* tensors, std::int64_t count) {
+    std::uint64_t nodes = 0;
+    for (std::int64_t i = 0; i < count; ++i) nodes += 2 * std::uint64_t{tensors[i].code.count};
+    return nodes;
+}
+
+Status take_body(const Tensor* tensors, std::int64_t count, const Extent& extent, const Stream& stream,
+                 const std::uint8_t* bytes, Reader& reader, std::uint32_t* indices, float* values) {
+    Scratch<std::uint32_t> dropped(extent.dropped), open_values(extent.kept);
+    Scratch<std::uint8_t> symbols(extent.kept), open_nodes(extent.kept);
+    Scratch<std::uint16_t> nodes(nodes_of(tensors, count));
+    Scratch<Progress> progress(static_cast<std::uint64_t>(count));
+    if (dropped.failed() || open_values.failed() || symbols.failed() || open_nodes.failed() || nodes.failed() ||
+        progress.failed()) {
+        return out_of_memory;
+    }
+    Places places = places_of(tensors, count, stream.unary_bits);
+    bool shortest_form = true;
+    Status status = take_all_positions(tensors, count, stream, places, reader, dropped.get(), indices, shortest_form);
+    if (status) return status;
+    start(tensors, count, nodes.get(), progress.get(), symbols.get());
+    std::uint64_t at = places.symbols;
+    status = take_symbols(tensors, count, stream, at, reader, {open_values.get(), open_nodes.get()}, progress.get(),
+                          symbols.get());
+    if (status) return status;
+    if ((status = check_filling(stream, at, reader))) return status;
+    status = take_values(tensors, count, symbols.get(), bytes, stream, places, reader, values, shortest_form);
+    if (status) return status;
+    return shortest_form ? succeeded : reader.refuse(not_shortest);
+}
+
+// ----------------------------------------------------------------------------------------------------------- aggregate
+
+template <typename Number>
+std::int32_t add_at(Number* sum, std::int64_t length, const std::uint32_t* indices, const float* values,
+                    std::int64_t kept, Number weight) {
+    if (length < 0 || kept < 0) return invalid_argument;
+    for (std::int64_t i = 0; i < kept; ++i) {
+        if (indices[i] >= length) return invalid_argument;
+    }
+    for (std::int64_t i = 0; i < kept; ++i) sum[indices[i]] += weight * static_cast<Number>(values[i]);
+    return succeeded;
+}
+
+// ------------------------------------------------------------------------------------------------------------ checksum
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+// CRC-32 by carry-less multiplication: with x**m and x**n modulo the polynomial (both reflected, moved by a bit), 16
+// bytes move over the next ones without a table (V. Gopal et al., "Fast CRC Computation for Generic Polynomials Using
+// PCLMULQDQ Instruction", Intel, 2009).
+struct Folding {
+    std::uint64_t low, high;
+};
+constexpr Folding over_64_bytes = {0x154442bd4, 0x1c6e41596};  // n = 4 * 128 + 32, 4 * 128 - 32
+constexpr Folding over_16_bytes = {0x1751997d0, 0x0ccaa009e};  // n = 128 + 32, 128 - 32
+
+__attribute__((target("pclmul,sse4.1"))) inline __m128i folded(__m128i bytes, Folding by, __m128i onto) {
+    const __m128i factors = _mm_set_epi64x(static_cast<long long>(by.high), static_cast<long long>(by.low));
+    const __m128i low = _mm_clmulepi64_si128(bytes, factors, 0x00), high = _mm_clmulepi64_si128(bytes, factors, 0x11);
+    return _mm_xor_si128(_mm_xor_si128(low, high), onto);
+}
+
+inline __m128i sixteen(const std::uint8_t* bytes) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)); }
+
+// Continue a checksum, bit by bit: for the last few bytes.
+inline std::uint32_t checksum_of_few(std::uint32_t checksum, const std::uint8_t* bytes, std::uint64_t size) {
+    for (std::uint64_t i = 0; i < size; ++i) {
+        checksum ^= bytes[i];
+        for (int bit = 0; bit < 8; ++bit) checksum = checksum >> 1 ^ (checksum & 1 ? 0xedb88320 : 0);
+    }
+    return checksum;
+}
+
+__attribute__((target("pclmul,sse4.1"))) std::uint32_t checksum_of(std::uint32_t checksum, const std::uint8_t* bytes,
+                                                                   std::uint64_t size) {
+    checksum = ~checksum;
+    if (size >= 64) {
+        __m128i lanes[4];
+        for (int i = 0; i < 4; ++i) lanes[i] = sixteen(bytes + 16 * i);
+        lanes[0] = _mm_xor_si128(lanes[0], _mm_cvtsi32_si128(static_cast<int>(checksum)));
+        for (bytes += 64, size -= 64; size >= 64; bytes += 64, size -= 64) {
+            for (int i = 0; i < 4; ++i) lanes[i] = folded(lanes[i], over_64_bytes, sixteen(bytes + 16 * i));
+        }
+        __m128i all = lanes[0];
+        for (int i = 1; i < 4; ++i) all = folded(all, over_16_bytes, lanes[i]);
+        for (; size >= 16; bytes += 16, size -= 16) all = folded(all, over_16_bytes, sixteen(bytes));
+        std::uint8_t left[16];
+        std::memcpy(left, &all, sizeof left);
+        checksum = checksum_of_few(0, left, sizeof left);
+    }
+    return ~checksum_of_few(checksum, bytes, size);
+}
+
+#endif
+
+// ------------------------------------------------------------------------------------------------- what Python calls
+// Described below, where C begins.
+
+std::int32_t encode(const std::uint32_t* indices, const float* values, std::int64_t kept, const std::int64_t* offsets,
+                    std::int64_t tensors, const std::uint8_t* value_types, std::uint8_t* out, std::int64_t room,
+                    float* rounded, double* tensor_bits, std::int64_t* sizes) {
+    if (kept < 0 || room < 0 || !sound(offsets, tensors)) return invalid_argument;
+    const auto count = static_cast<std::uint64_t>(kept), body_at = static_cast<std::uint64_t>(tensors) * entry_room;
+    if (static_cast<std::uint64_t>(room) < body_at + 9 * count + 64) return invalid_argument;
+    Scratch<Tensor> all(static_cast<std::uint64_t>(tensors));
+    Scratch<std::uint8_t> symbols(count);
+    if (all.failed() || symbols.failed()) return out_of_memory;
+    std::uint64_t first = 0, dropped = 0;
+    bool exact = true;
+    for (std::int64_t i = 0; i < tensors; ++i) {
+        if (value_types[i] >= types) return invalid_argument;
+        // Where indices do not ascend this is some place or other, and seen to be wrong before it is used.
+        const auto stop =
+            static_cast<std::uint64_t>(std::lower_bound(indices + first, indices + count, offsets[i + 1]) - indices);
+        if (stop - first > static_cast<std::uint64_t>(offsets[i + 1] - offsets[i])) return unsound_selection;
+        all.get()[i] = tensor_of(offsets, i, first, stop - first);
+        all.get()[i].type = static_cast<ValueType>(value_types[i]);
+        exact = exact && (value_types[i] == float32 || stop == first);
+        dropped += all.get()[i].flipped ? all.get()[i].listed : 0;
+        first = stop;
+    }
+    if (first != count) return unsound_selection;
+    Scratch<std::uint32_t> absent(dropped);
+    if (absent.failed()) return out_of_memory;
+    Encoder encoder = {indices, values, rounded, exact, all.get(), tensors, absent.get(), symbols.get()};
+    std::uint64_t unary_bits = 0, level_at[levels];
+    const std::uint8_t* const table_end = encoder.plan_all(out, out + body_at, tensor_bits, unary_bits);
+    if (!table_end) return unsound_selection;
+    codec::Places places = places_of(all.get(), tensors, unary_bits);
+    place_levels(all.get(), tensors, places.symbols, level_at);
+    const std::uint64_t stream_bytes = (level_at[levels - 1] + 7) / 8;
+    std::uint8_t* const stream = out + body_at + places.value_bytes;
+    std::memset(stream, 0, static_cast<std::size_t>(stream_bytes) + slack);
+    encoder.write_stream(stream, places, level_at);
+    sizes[0] = table_end - out;
+    sizes[1] = static_cast<std::int64_t>(body_at);
+    sizes[2] = static_cast<std::int64_t>(places.value_bytes + stream_bytes);
+    sizes[3] = static_cast<std::int64_t>(unary_bits);
+    sizes[4] = exact;
+    return succeeded;
+}
+
+std::int32_t read_table(const std::uint8_t* payload, std::int64_t size, std::int64_t at, const std::int64_t* offsets,
+                        std::int64_t tensors, std::uint8_t* value_types, std::int64_t* numbers) {
+    if (size < 0 || at < 0 || at > size || !sound(offsets, tensors)) return invalid_argument;
+    Scratch<Tensor> all(static_cast<std::uint64_t>(tensors));
+    if (all.failed()) return out_of_memory;
+    Reader reader = {payload, static_cast<std::uint64_t>(size), static_cast<std::uint64_t>(at), numbers};
+    Extent extent;
+    if (const codec::Status status = take_table(reader, offsets, tensors, all.get(), extent)) return status;
+    for (std::int64_t i = 0; i < tensors; ++i) value_types[i] = all.get()[i].type;
+    numbers[0] = static_cast<std::int64_t>(reader.at);
+    numbers[1] = static_cast<std::int64_t>(extent.kept);
+    for (int type = 0; type < types; ++type) numbers[2 + type] = static_cast<std::int64_t>(extent.value_bytes[type]);
+    numbers[6] = static_cast<std::int64_t>(extent.plane_bits);
+    numbers[7] = static_cast<std::int64_t>(extent.longest_unary);
+    return succeeded;
+}
+
+std::int32_t decode(const std::uint8_t* payload, std::int64_t size, std::int64_t table_at, std::int64_t body_at,
+                    std::int64_t unary_bits, const std::int64_t* offsets, std::int64_t tensors, std::int64_t kept,
+                    std::uint32_t* indices, float* values, std::int64_t* details) {
+    const bool ordered = 0 <= table_at && table_at <= body_at && body_at <= size;
+    if (!ordered || unary_bits < 0 || !sound(offsets, tensors)) return invalid_argument;
+    Scratch<Tensor> all(static_cast<std::uint64_t>(tensors));
+    if (all.failed()) return out_of_memory;
+    Reader reader = {payload, static_cast<std::uint64_t>(body_at), static_cast<std::uint64_t>(table_at), details};
+    Extent extent;
+    if (const codec::Status status = take_table(reader, offsets, tensors, all.get(), extent)) return status;
+    const auto unary = static_cast<std::uint64_t>(unary_bits), left = static_cast<std::uint64_t>(size - body_at);
+    std::uint64_t value_bytes = 0;
+    for (const std::uint64_t bytes : extent.value_bytes) value_bytes += bytes;
+    if (extent.kept != static_cast<std::uint64_t>(kept) || value_bytes > left || unary > extent.longest_unary ||
+        unary + extent.plane_bits > 8 * (left - value_bytes)) {
+        return invalid_argument;
+    }
+    const std::uint8_t* const bytes = payload + body_at;
+    const std::uint64_t stream_bytes = left - value_bytes;
+    Scratch<std::uint8_t> copy(stream_bytes + slack);  // Words are read beyond its end.
+    if (copy.failed()) return out_of_memory;
+    std::memcpy(copy.get(), bytes + value_bytes, static_cast<std::size_t>(stream_bytes));
+    std::memset(copy.get() + stream_bytes, 0, slack);
+    const Stream stream = {copy.get(), 8 * stream_bytes, unary};
+    return take_body(all.get(), tensors, extent, stream, bytes, reader, indices, values);
+}
+
+}  // namespace codec
+}  // namespace
+
+// Encode kept coordinates: docs/payload.md without header and wholes.
+//
+// indices uint32[kept], values float32[kept], offsets int64[tensors + 1], value_types uint8[tensors];
+// out: table at the start, value bytes and bit stream at sizes[1]; room bytes are at hand, at least
+//   141 * tensors + 9 * kept + 64;
+// rounded float32[kept]: what a decoder will read; untouched if every value is a float32, which is exact;
+// tensor_bits float64[tensors]: of the kept coordinates of each, without the bits that fill the last byte;
+// sizes int64[5]: bytes of the table, where the rest begins, bytes of the rest, bits of the unary stream, whether
+//   rounded was left untouched.
+JOULEWISE_EXPORT std::int32_t joulewise_encode(const std::uint32_t* indices, const float* values, std::int64_t kept,
+                                               const std::int64_t* offsets, std::int64_t tensors,
+                                               const std::uint8_t* value_types, std::uint8_t* out, std::int64_t room,
+                                               float* rounded, double* tensor_bits, std::int64_t* sizes) {
+    return codec::encode(indices, values, kept, offsets, tensors, value_types, out, room, rounded, tensor_bits, sizes);
+}
+
+// Read the table of a payload, which begins at byte `at`, and check it against the layout.
+//
+// payload uint8[size], offsets int64[tensors + 1]; value_types uint8[tensors] is written;
+// numbers int64[8] is written: where the table ends, kept coordinates, bytes of values of each of the four types, bits
+// in planes (remainders and odd bits of values), and the most bits that the unary stream can have. Where the table is
+// refused, numbers begin with the details.
+JOULEWISE_EXPORT std::int32_t joulewise_read_table(const std::uint8_t* payload, std::int64_t size, std::int64_t at,
+                                                   const std::int64_t* offsets, std::int64_t tensors,
+                                                   std::uint8_t* value_types, std::int64_t* numbers) {
+    return codec::read_table(payload, size, at, offsets, tensors, value_types, numbers);
+}
+
+// Read value bytes and bit stream, which begin at byte `body_at` and end with the payload.
+//
+// indices uint32[kept] and values float32[kept] are written; kept as the table says. The lengths of the parts are known
+// to fit, as joulewise_read_table gave them (otherwise: invalid_argument). details int64[3] is written on a refusal.
+JOULEWISE_EXPORT std::int32_t joulewise_decode(const std::uint8_t* payload, std::int64_t size, std::int64_t table_at,
+                                               std::int64_t body_at, std::int64_t unary_bits,
+                                               const std::int64_t* offsets, std::int64_t tensors, std::int64_t kept,
+                                               std::uint32_t* indices, float* values, std::int64_t* details) {
+    return codec::decode(payload, size, table_at, body_at, unary_bits, offsets, tensors, kept, indices, values,
+                         details);
+}
+
+// sum[indices[i]] += weight * values[i], in this order; the product is rounded to the type of the sum before it is
+// added. sum float32[length] or float64[length], indices uint32[kept] below length, values float32[kept]. Nothing is
+// added where an index is not below length.
+JOULEWISE_EXPORT std::int32_t joulewise_add_float32(float* sum, std::int64_t length, const std::uint32_t* indices,
+                                                    const float* values, std::int64_t kept, float weight) {
+    return codec::add_at<float>(sum, length, indices, values, kept, weight);
+}
+
+JOULEWISE_EXPORT std::int32_t joulewise_add_float64(double* sum, std::int64_t length, const std::uint32_t* indices,
+                                                    const float* values, std::int64_t kept, double weight) {
+    return codec::add_at<double>(sum, length, indices, values, kept, weight);
+}
+
+// CRC-32 as zlib has it: *checksum is that of what comes before, 0 at the start, and becomes that of what is here too.
+JOULEWISE_EXPORT std::int32_t joulewise_crc32(const std::uint8_t* bytes, std::int64_t size, std::uint32_t* checksum) {
+    if (size < 0) return codec::invalid_argument;
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (__builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1")) {
+        *checksum = codec::checksum_of(*checksum, bytes, static_cast<std::uint64_t>(size));
+        return codec::succeeded;
+    }
+#else
+    static_cast<void>(bytes);
+    static_cast<void>(checksum);
+#endif
+    return codec::unsupported;
+}

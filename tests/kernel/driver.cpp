@@ -17,7 +17,7 @@
 namespace driver {
 
 class Random {
-public:
+  public:
     explicit Random(std::uint64_t seed) : state_(seed) {}
 
     std::uint64_t next() {
@@ -29,13 +29,13 @@ public:
 
     std::uint64_t below(std::uint64_t end) { return next() % end; }
 
-private:
+  private:
     std::uint64_t state_;
 };
 
 // FNV-1a over bytes, of little-endian machines.
 class Hash {
-public:
+  public:
     void add(const void* data, std::size_t bytes) {
         const auto* at = static_cast<const unsigned char*>(data);
         for (std::size_t i = 0; i < bytes; ++i) value_ = (value_ ^ at[i]) * 0x100000001b3u;
@@ -50,7 +50,7 @@ public:
     }
     std::uint64_t value() const { return value_; }
 
-private:
+  private:
     std::uint64_t value_ = 0xcbf29ce484222325u;
 };
 
@@ -111,7 +111,8 @@ Selection select(const JoulewiseRequest& request, Hash& hash) {
     Selection kept;
     kept.indices.resize(static_cast<std::size_t>(found.kept));
     kept.values.resize(static_cast<std::size_t>(found.kept));
-    if (joulewise_select_write(found.selected, kept.indices.data(), kept.values.data()) != 0) fail("nothing was written");
+    if (joulewise_select_write(found.selected, kept.indices.data(), kept.values.data()) != 0)
+        fail("nothing was written");
     joulewise_select_close(found.selected);
     hash.add(kept.indices);
     hash.add(kept.values);
@@ -139,7 +140,8 @@ Prices prices_of(std::size_t count, bool equal, std::uint64_t seed) {
     return made;
 }
 
-JoulewiseRequest request_of(const std::vector<float>& update, const std::vector<std::int64_t>& edges, const Prices& prices) {
+JoulewiseRequest request_of(const std::vector<float>& update, const std::vector<std::int64_t>& edges,
+                            const Prices& prices) {
     JoulewiseRequest request = {};
     request.update = update.data();
     request.edges = edges.data();
@@ -219,7 +221,8 @@ void encode(const Selection& kept, const std::vector<std::int64_t>& edges, int f
     hash.add(bits);
     hash.add_number(sizes[3]);
     const auto size = static_cast<std::int64_t>(payload.size());
-    if (joulewise_read_table(payload.data(), size, 0, edges.data(), number_of_tensors, read_types.data(), numbers) != 0 ||
+    if (joulewise_read_table(payload.data(), size, 0, edges.data(), number_of_tensors, read_types.data(), numbers) !=
+            0 ||
         numbers[0] != sizes[0] || numbers[1] != static_cast<std::int64_t>(count)) {
         fail("a table was not read as it was written");
     }
