@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -47,21 +51,29 @@ def write(
         MissingExtra: altair or vl-convert is not installed.
     """
     rows = tuple(rows)
-    found = summary(rows)
-    drawn = {key: chart for number, one in enumerate(found) for key, chart in _charts(one, number).items()}
-    provenance = Provenance(rows=rows, study_text=study_text, command=command, metered=tuple(metered))
-    text = page.render(found, drawn, _bundle(), provenance)
     out = Path(out)
-    try:
+    with ThreadPoolExecutor(1) as beside, _explained(out):
+        bundle = beside.submit(_bundle)
+        found = summary(rows)
+        drawn = {key: chart for number, one in enumerate(found) for key, chart in _charts(one, number).items()}
+        provenance = Provenance(rows=rows, study_text=study_text, command=command, metered=tuple(metered))
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        _put(out / "report.html", text.encode())
         figures = [path for number, one in enumerate(found) for path in _figures(one, _ending(found, number), out)]
+        _put(out / "report.html", page.render(found, drawn, bundle.result(), provenance).encode())
+    return (out / "report.html", *figures)
+
+
+@contextlib.contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(
             f"cannot write the report to {out}: {error.strerror or error}; mend that or give another --out to "
             "joulewise report: the rows are not touched"
         ) from error
-    return (out / "report.html", *figures)
 
 
 # ------------------------------------------------------------------------------------------- page and figures
@@ -120,7 +132,11 @@ def _put(path: Path, content: bytes) -> None:
 
 @cache
 def _bundle() -> str:
-    return str(_vl_convert().javascript_bundle(vl_version=_vega_lite_version()))
+    """The scripts that draw a page. They take seconds in which no other thread runs, so another process makes them."""
+    _vl_convert()
+    script = "import sys, vl_convert; sys.stdout.write(vl_convert.javascript_bundle(vl_version=sys.argv[1]))"
+    command = [sys.executable, "-X", "utf8", "-c", script, _vega_lite_version()]
+    return subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout
 
 
 def _vega_lite_version() -> str:
