@@ -68,6 +68,14 @@ def exact_sum(numbers) -> Fraction:
     return sum((Fraction(float(number)) for number in numbers), Fraction(0))
 
 
+def test_prices_that_may_be_per_tensor_or_per_coordinate_are_refused():
+    layout = Layout.of({"two.weight": np.zeros(2), "none.weight": np.zeros(0), "one.weight": np.zeros(1)})
+    with pytest.raises(CostError, match="by tensor name"):
+        Costs.of(np.array([1.0, 5.0, 100.0]), layout)
+    assert Costs.of({"*": 2.0}, layout).per_kept.tolist() == [2.0, 2.0, 2.0]
+    assert Costs.of(np.array([1.0, 5.0]), Layout.of({"a": np.zeros(1), "b": np.zeros(1)})).contrast == 5.0
+
+
 @given(prices, st.integers(20, 2**32 - 1))
 def test_a_sum_in_quanta_is_never_below_the_true_sum_and_at_most_a_quantum_each_above(costs, n):
     multiples, quantum = quanta(costs, n)

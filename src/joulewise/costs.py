@@ -163,6 +163,11 @@ class Costs:
         if layout is None:
             layout = Layout.single(floats("per_kept", per_kept).size)
         prices = None if isinstance(per_kept, Mapping) else floats("per_kept", per_kept)
+        if prices is not None and prices.shape == (layout.n,) == layout.sizes.shape and (layout.sizes != 1).any():
+            raise CostError(
+                f"per_kept has {layout.n} numbers, but this layout has as many tensors as coordinates, so they may be "
+                "either's: give prices by tensor name"
+            )
         if prices is None or prices.shape != (layout.n,):
             prices = per_tensor("per_kept", per_kept, layout, f" or per coordinate, {(layout.n,)}")
         none = np.zeros(len(layout.tensors))
