@@ -28,6 +28,9 @@ RECEIVER_TERMS = ("downlink_share", "receiver_write")
 TERMS = (*SEND_TERMS, "optimizer", "persistence", *RECEIVER_TERMS)
 """Every term that a price of joulewise is made of."""
 
+FURTHEST = 1e270
+"""Times the smallest price is the largest that there may be: no float32 number then scores 0 in float64."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
@@ -114,6 +117,11 @@ class Costs:
             raise CostError(
                 f"per_kept of tensor {name!r} is {self.per_kept[first]}, but a price must be finite and "
                 f"above 0{self._sources()}"
+            )
+        if self.per_kept.size and self.per_kept.max() / FURTHEST > self.per_kept.min():
+            raise CostError(
+                f"per_kept goes from {self.per_kept.min()} to {self.per_kept.max()}, but the largest may be at most "
+                f"{FURTHEST:g} times the smallest: scores would be too small for float64{self._sources()}"
             )
         for block in self.blocks:
             self._check_block(block)
