@@ -330,6 +330,47 @@ def test_law_8_an_empty_model_is_compressed_to_nothing(pair):
 # ---------------------------------------------------------------- 9: not finite
 
 
+ONES = np.ones(8, np.float32)
+
+
+@pytest.mark.parametrize("residual", [ONES[:1], ONES[:7], np.ones(9, np.float32), ONES.reshape(8, 1), ONES * 1j])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_residual_that_is_no_vector_of_the_model_is_a_state_error(residual, clip):
+    costs = Costs.of(np.ones(8))
+    compressor = Compressor(TopK(), Count(2), feedback=ErrorFeedback(clip=clip))
+    pending = compressor.compress(ONES, None, costs).payload
+    state = ClientState(residual, fingerprint=costs.layout.fingerprint)
+    with pytest.raises(StateError, match="client's residual has"):
+        compressor.compress(ONES, state, costs)
+    with pytest.raises(StateError, match="client's residual has"):
+        settle(replace(state, pending=pending, sequence=1), 0, costs.layout)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, ">f4"])
+def test_a_residual_of_other_memory_is_taken_as_a_copy(dtype):
+    costs, compressor = Costs.of(np.ones(8)), Compressor(TopK(), Count(2), feedback=ErrorFeedback())
+    unaligned = np.zeros(33, np.uint8)[1:].view(np.float32)
+    unaligned[:] = ONES
+    expected = compressor.compress(ONES, ClientState(ONES, fingerprint=costs.layout.fingerprint), costs)
+    for residual in (ONES.astype(dtype), np.ones(16, np.float32)[::2], unaligned):
+        sent = compressor.compress(unaligned, ClientState(residual, fingerprint=costs.layout.fingerprint), costs)
+        assert sent.payload == expected.payload
+        assert sent.state.residual.tobytes() == expected.state.residual.tobytes()
+
+
+def test_a_residual_that_holds_nan_is_not_said_to_be_an_overflow():
+    costs = Costs.of(np.ones(8))
+    state = ClientState(np.full(8, np.nan, np.float32), fingerprint=costs.layout.fingerprint)
+    with pytest.raises(StateError, match="residual holds NaN or infinity in tensor 'update'"):
+        Compressor(TopK(), Count(2), feedback=ErrorFeedback()).compress(ONES, state, costs)
+
+
+@pytest.mark.parametrize("update", [ONES * 1j, np.array(["1"] * 8), np.array([None] * 8)])
+def test_an_update_that_is_not_of_real_numbers_is_refused(update):
+    with pytest.raises(UpdateError, match="real numbers"):
+        Compressor(TopK(), Count(2)).compress(update, None, Costs.of(np.ones(8)))
+
+
 @every_pair
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_law_9_nan_leaves_the_state_untouched_and_names_the_tensor(pair, bad):

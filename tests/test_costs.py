@@ -17,6 +17,8 @@ from joulewise.layout import Layout, Tensor
 from joulewise.prices import index_bits, price
 from joulewise.quanta import budget_quanta, quanta
 from joulewise.quantities import EnergyPerBit
+from joulewise.rules import CWMP, Count
+from joulewise.select import select
 
 PHONE = load_device("phone-lte-2021")
 SYNTHETIC = ("synthetic-kind-10", "synthetic-residency-32")
@@ -66,6 +68,23 @@ widths = st.floats(1.0, 64.0)
 
 def exact_sum(numbers) -> Fraction:
     return sum((Fraction(float(number)) for number in numbers), Fraction(0))
+
+
+@pytest.mark.filterwarnings("ignore:the largest price is")
+def test_prices_so_far_apart_that_scores_are_lost_are_refused():
+    least = np.nextafter(np.float32(0), np.float32(1))
+    kept = select(np.array([1, least], np.float32), np.array([1e-150, 0.9e120]), CWMP(), Count(2))
+    assert kept.indices.tolist() == [0, 1]
+    with pytest.raises(CostError, match="at most 1e\\+270 times"):
+        Costs.of(np.array([1e-200, 1e200]))
+
+
+def test_prices_that_may_be_per_tensor_or_per_coordinate_are_refused():
+    layout = Layout.of({"two.weight": np.zeros(2), "none.weight": np.zeros(0), "one.weight": np.zeros(1)})
+    with pytest.raises(CostError, match="by tensor name"):
+        Costs.of(np.array([1.0, 5.0, 100.0]), layout)
+    assert Costs.of({"*": 2.0}, layout).per_kept.tolist() == [2.0, 2.0, 2.0]
+    assert Costs.of(np.array([1.0, 5.0]), Layout.of({"a": np.zeros(1), "b": np.zeros(1)})).contrast == 5.0
 
 
 @given(prices, st.integers(20, 2**32 - 1))

@@ -166,6 +166,7 @@ def with_payload(change):
         lambda content: content["joulewise"].pop("sequence"),
         lambda content: content["joulewise"].update({"result": b"{}"}),
         lambda content: content["joulewise"].update({"result": b"\xff\x00"}),
+        lambda content: content["joulewise"].update({"result": b'{"more":' + b"[" * 100_000}),
         lambda content: content["joulewise"].update({"sequence": "1"}),
         lambda content: setattr(content["arrays"]["joulewise.payload"], "stype", "joulewise.v9"),
         lambda content: setattr(content["arrays"]["joulewise.payload"], "stype", "numpy.ndarray"),
@@ -174,6 +175,20 @@ def with_payload(change):
 def test_a_damaged_reply_is_an_error_that_names_the_node(change):
     with pytest.raises(FederationError, match="node 1 "):
         spoiled(change).send_and_receive([request()])
+
+
+def test_a_damaged_reply_leaves_nothing_of_the_others_behind():
+    def spoil(replies):
+        replies[-1].content["joulewise"].pop("sequence")
+        return replies
+
+    inner = Watched(app(dense()), 2, spoil=spoil)
+    grid = SparseGrid(inner)
+    with pytest.raises(FederationError, match="node 2 "):
+        grid.send_and_receive([request(1), request(2)])
+    assert grid.take_results() == ()
+    grid.accept(record(model()))
+    assert grid.accepted == {}
 
 
 def test_bytes_are_what_crossed_the_grid():

@@ -6,6 +6,7 @@ import torch
 
 from joulewise import Layout
 from joulewise.errors import LayoutError
+from joulewise.layout import Tensor
 
 MODEL = {
     "embed.weight": np.ones((5, 3), np.float32),
@@ -47,6 +48,13 @@ def test_torch_tensors_and_bfloat16_are_taken_as_they_are():
 def test_layouts_differ_in_their_fingerprint():
     other = MODEL | {"fc.bias": np.arange(5, dtype=np.float32)}
     assert Layout.of(MODEL).fingerprint == Layout.of(dict(MODEL)).fingerprint != Layout.of(other).fingerprint
+
+
+@pytest.mark.parametrize("shape", [(2**32,), (2**16, 2**16), (2**40, 2**40)])
+def test_more_coordinates_than_an_index_holds_are_refused_however_the_layout_is_made(shape):
+    with pytest.raises(LayoutError, match="fewer than"):
+        Layout((Tensor("t", shape, "vector", "float32"),))
+    assert Layout.single(2**32 - 1).n == 2**32 - 1
 
 
 def test_an_index_leads_to_its_tensor_across_empty_ones():

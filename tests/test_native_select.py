@@ -210,7 +210,7 @@ def test_read_reads():
     assert native_select.read(LIBRARY, np.empty(0, np.float32)) == 0
 
 
-@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", "1025", "²"])
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", "1025", "²", "1" * 5000])
 def test_a_wrong_number_of_threads_is_one_sentence(monkeypatch, asked):
     monkeypatch.setenv("JOULEWISE_THREADS", asked)
     with pytest.raises(

@@ -63,7 +63,10 @@ def weighted_mean(payloads: Iterable[tuple[bytes, float]], layout: Layout) -> Ve
 
 
 def _checked(weight: object, number: int) -> float:
-    share = float(weight) if isinstance(weight, Real) else -1.0
+    try:
+        share = float(weight) if isinstance(weight, Real) else -1.0
+    except OverflowError:  # An integer of hundreds of digits.
+        share = -1.0
     if share == 0 or LEAST_WEIGHT <= share <= LARGEST_WEIGHT:
         return share
     raise UpdateError(

@@ -100,7 +100,7 @@ def settle(state: ClientState, accepted_sequence: int | None, layout: Layout) ->
         state does: the state is an old one and its residual is dropped), or ``none`` (nothing was pending).
 
     Raises:
-        StateError: the state belongs to another model.
+        StateError: the state belongs to another model, or its residual is no vector of this one.
     """
     if state.fingerprint != layout.fingerprint:
         raise StateError("the client's state belongs to another model; delete it, or give the run a new identity")
@@ -112,8 +112,9 @@ def settle(state: ClientState, accepted_sequence: int | None, layout: Layout) ->
     if accepted == state.sequence:
         return replace(state, pending=None), "accepted"
     returned = decode(state.pending, layout).dense()
-    if state.residual is not None:
-        returned += state.residual
+    residual = _checked_residual(state, layout)
+    if residual is not None:
+        returned += residual
     return replace(state, residual=returned, pending=None), "returned"
 
 
@@ -196,7 +197,8 @@ class Compressor:
 
         Raises:
             UpdateError: the update holds NaN or infinity (the tensor is named) or has another length.
-            StateError: the state belongs to another model or still has a pending payload.
+            StateError: the state belongs to another model, still has a pending payload, or its residual is no finite
+                vector of this model.
             RuleError: the budget cannot hold what must be sent, or a random rule has no `rng`.
         """
         state = _checked_state(state, costs.layout)
@@ -206,7 +208,7 @@ class Compressor:
                 return self._skipped(source.added().vector, state, costs)
             draft = Brief(source, costs, self.rule, self.budget, self.values, whole).make(rng)
         except NotFinite as found:
-            raise _not_finite(found, costs.layout) from None
+            raise _not_finite(found, costs.layout, state) from None
         selection, encoded = draft.selection, draft.encoded
         residual, pending = None, None
         if source.carry is not None and self.feedback is not None:
@@ -237,9 +239,13 @@ def _norm(vector: Vector) -> float:
     return math.sqrt(math.fsum(float(np.square(chunk, dtype=np.float64).sum()) for chunk in chunks))
 
 
-def _not_finite(found: NotFinite, layout: Layout) -> UpdateError:
+def _not_finite(found: NotFinite, layout: Layout, state: ClientState) -> UpdateError | StateError:
     if not found.of_sum:
         return not_finite(found.index, layout)
+    if state.residual is not None and not math.isfinite(state.residual[found.index]):
+        return StateError(
+            f"the client's residual holds NaN or infinity in tensor {layout.name_of(found.index)!r}; delete its state"
+        )
     return UpdateError(
         f"update plus residual passes what float32 holds in tensor {layout.name_of(found.index)!r}; nothing "
         "was changed: use ErrorFeedback(decay=...) or a lower learning rate"
@@ -255,4 +261,13 @@ def _checked_state(state: ClientState | None, layout: Layout) -> ClientState:
         raise StateError(
             "the client's last reply is still pending; call settle(state, accepted_sequence, layout) first"
         )
-    return state
+    return replace(state, residual=_checked_residual(state, layout))
+
+
+def _checked_residual(state: ClientState, layout: Layout) -> Vector | None:
+    if state.residual is None:
+        return None
+    try:
+        return checked_vector(state.residual, layout, "the client's residual")
+    except UpdateError as error:
+        raise StateError(f"{error}; delete the client's state") from None

@@ -28,6 +28,9 @@ RECEIVER_TERMS = ("downlink_share", "receiver_write")
 TERMS = (*SEND_TERMS, "optimizer", "persistence", *RECEIVER_TERMS)
 """Every term that a price of joulewise is made of."""
 
+FURTHEST = 1e270
+"""Times the smallest price is the largest that there may be: no float32 number then scores 0 in float64."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
@@ -115,6 +118,11 @@ class Costs:
                 f"per_kept of tensor {name!r} is {self.per_kept[first]}, but a price must be finite and "
                 f"above 0{self._sources()}"
             )
+        if self.per_kept.size and self.per_kept.max() / FURTHEST > self.per_kept.min():
+            raise CostError(
+                f"per_kept goes from {self.per_kept.min()} to {self.per_kept.max()}, but the largest may be at most "
+                f"{FURTHEST:g} times the smallest: scores would be too small for float64{self._sources()}"
+            )
         for block in self.blocks:
             self._check_block(block)
 
@@ -163,6 +171,11 @@ class Costs:
         if layout is None:
             layout = Layout.single(floats("per_kept", per_kept).size)
         prices = None if isinstance(per_kept, Mapping) else floats("per_kept", per_kept)
+        if prices is not None and prices.shape == (layout.n,) == layout.sizes.shape and (layout.sizes != 1).any():
+            raise CostError(
+                f"per_kept has {layout.n} numbers, but this layout has as many tensors as coordinates, so they may be "
+                "either's: give prices by tensor name"
+            )
         if prices is None or prices.shape != (layout.n,):
             prices = per_tensor("per_kept", per_kept, layout, f" or per coordinate, {(layout.n,)}")
         none = np.zeros(len(layout.tensors))

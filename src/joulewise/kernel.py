@@ -84,7 +84,7 @@ def threads() -> int:
         True
     """
     asked = os.environ.get(THREADS_VARIABLE, "").strip() or "1"
-    if not (asked.isascii() and asked.isdigit() and 1 <= int(asked) <= 1024):
+    if not (asked.isascii() and asked.isdigit() and len(asked) <= 4 and 1 <= int(asked) <= 1024):
         raise KernelError(f"{THREADS_VARIABLE}={asked!r}, but it is a whole number from 1 to 1024, or not set")
     return int(asked)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -45,7 +46,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +65,19 @@ class Layout:
         >>> layout = Layout.of({"conv.weight": np.ones((2, 1, 3, 3)), "bn.running_mean": np.zeros(2)})
         >>> layout.n, [tensor.kind for tensor in layout.tensors], [tensor.name for tensor in layout.wholes]
         (18, ['conv'], ['bn.running_mean'])
+
+    Raises:
+        LayoutError: there are 2**32 parameters or more.
     """
 
     tensors: tuple[Tensor, ...]
     wholes: tuple[Tensor, ...] = ()
     locals: tuple[Tensor, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = sum(tensor.size for tensor in self.tensors)
+        if n >= 2**32:
+            raise LayoutError(f"the model has {n} parameters; joulewise addresses fewer than 2**32")
 
     @classmethod
     def of(cls, arrays: Mapping[str, Any], kinds: Mapping[str, Kind] | None = None) -> Layout:
@@ -86,14 +95,11 @@ class Layout:
         overrides = dict(kinds or {})
         _check_kinds(overrides, arrays)
         every = [_describe(name, array, overrides) for name, array in arrays.items()]
-        layout = cls(
+        return cls(
             tensors=tuple(tensor for tensor in every if tensor.kind in PARAMETER_KINDS),
             wholes=tuple(tensor for tensor in every if tensor.kind in {"buffer", "whole"}),
             locals=tuple(tensor for tensor in every if tensor.kind == "local"),
         )
-        if layout.n >= 2**32:
-            raise LayoutError(f"the model has {layout.n} parameters; joulewise addresses fewer than 2**32")
-        return layout
 
     @classmethod
     def single(cls, n: int, name: str = "update") -> Layout:

@@ -193,16 +193,18 @@ def choose(
 
 
 def checked_vector(a: Any, layout: Layout, name: str = "a") -> Vector:
-    """`a` as a contiguous float32[n] (a copy only where that is needed).
+    """`a` as a contiguous, aligned float32[n] (a copy only where that is needed).
 
     Raises:
-        UpdateError: it has another shape than the layout says.
+        UpdateError: it has another shape than the layout says, or holds something else than real numbers.
     """
     vector = as_numpy(a)
+    if vector.dtype.kind in "cOSUMm":
+        raise UpdateError(f"{name} has elements of type {vector.dtype}, but an update is of real numbers")
     if vector.shape != (layout.n,):
         raise UpdateError(f"{name} has shape {vector.shape}, but the costs are for ({layout.n},)")
     with np.errstate(over="ignore"):  # Becomes infinity, which is refused by name below.
-        return np.ascontiguousarray(vector, dtype=np.float32)
+        return np.require(vector, np.float32, ("C_CONTIGUOUS", "ALIGNED"))
 
 
 def not_finite(index: int, layout: Layout, name: str = "the update") -> UpdateError:

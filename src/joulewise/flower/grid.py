@@ -56,8 +56,15 @@ class SparseGrid(Grid):
         """
         requests = [self._addressed(message) for message in messages]
         replies = list(self._grid.send_and_receive(requests, timeout=timeout))
+        self._waiting, before = {}, list(self._results)
+        try:
+            return self._in_order(requests, replies)
+        except BaseException:  # None of these replies enters an aggregation, nor the books.
+            self._waiting, self._results = {}, before
+            raise
+
+    def _in_order(self, requests: list[Message], replies: list[Message]) -> list[Message]:
         by_id = {request.metadata.message_id: request for request in requests}
-        self._waiting = {}
         bases: dict[int, Base] = {}
         order = []
         for reply in replies:

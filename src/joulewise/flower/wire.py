@@ -185,5 +185,5 @@ def read(content: RecordDict) -> Reply | None:
         raise PayloadError("reply has a payload, but not the record with its number and result")
     try:
         return Reply(packed.data, sequence, _result.decode(result), known.get("feedback") is True)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:  # The latter where it is nested without end.
         raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None
