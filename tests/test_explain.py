@@ -269,7 +269,7 @@ def test_a_density_that_is_no_share_is_refused(density):
 
 
 def test_a_density_that_keeps_nothing_is_refused():
-    with pytest.raises(CostError, match=r"density 0.001 of 208 parameters keeps nothing; take at least 0.0048"):
+    with pytest.raises(CostError, match=r"density 0.001 of 208 parameters keeps nothing; take at least 0.0049"):
         explain(SMALL, jw.load_device(LTE), density=0.001)
 
 
@@ -420,6 +420,14 @@ def test_where_few_parameters_carry_the_saving_the_verdict_says_so():
     even = explain(SMALL, jw.load_device("synthetic-kind-10"), density=0.1)
     assert even.price_ratio == 10
     assert "comes from the" not in even.verdict.text
+
+
+@pytest.mark.parametrize("n", [*range(1, 300), 1000, 20376, 9999999])
+def test_the_density_that_is_advised_keeps_something(n):
+    layout = jw.Layout.of({"w": np.broadcast_to(np.float32(0), (n,))})
+    with pytest.raises(CostError, match="keeps nothing") as refused:
+        explain(layout, jw.load_device(LTE), density=0.5 / n)
+    assert jw.Density(float(str(refused.value).rpartition(" ")[2])).count(n) >= 1
 
 
 def test_bytes_of_the_round_are_those_that_are_priced():
