@@ -79,6 +79,7 @@ def explain(
     Example: joulewise explain --model resnet18 --device phone-lte-2021 --density 0.01
     """
     from joulewise import explain as explaining
+    from joulewise import plausible
     from joulewise.devices import load_device
     from joulewise.modelfile import load_layout, load_update
 
@@ -91,6 +92,9 @@ def explain(
     if macs is not None and not math.isfinite(macs):
         raise ArgumentError(f"--macs is {macs:g}, expected a number of multiply-accumulates, such as 1e12")
     priced = load_device(device)
+    for finding in plausible.check_file(priced):
+        if finding.severity == "warning":  # not among the facts, so that --json prints the record alone
+            open_console(stderr=True).print(f"warning: {finding.text}", soft_wrap=True, markup=False)
     with stdout_to_stderr():  # what the user's own code prints
         layout = load_layout(model, images)
     recorded = None if update is None else load_update(update, layout)
