@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Option = typer.Option
 PREFIXES = {0: "", -3: "m", -6: "µ", -9: "n", -12: "p", -15: "f"}
 MOST_PRICES = 10
+MOST_BITS = 1024
+"""Of a value: far from where sums of energies would overflow."""
 OPTIONS = {
     "value_bits": "--value-bits",
     "in_ram": "--in-ram",
@@ -142,6 +144,9 @@ def _value_bits(text: str) -> float | dict[str, float]:
         numbers = []
     if not numbers or (len(parts) > 1 and not all(pattern for pattern, _, _ in parts)):
         raise typer.BadParameter(f"{text!r} is neither a number nor patterns as in 'conv*=8,*=32'")
+    wrong = [number for number in numbers if number > MOST_BITS or 0 < number < 1 / MOST_BITS]
+    if wrong:
+        raise ArgumentError(f"--value-bits is {wrong[0]:g}, expected the bits of an encoded value, such as 8 or 32")
     if not parts[0][0]:
         return numbers[0]
     return {pattern.strip(): number for (pattern, _, _), number in zip(parts, numbers, strict=True)}
