@@ -430,6 +430,16 @@ def test_the_density_that_is_advised_keeps_something(n):
     assert jw.Density(float(str(refused.value).rpartition(" ")[2])).count(n) >= 1
 
 
+def test_a_tensor_without_elements_has_no_part_in_the_spread_of_prices():
+    layout = jw.Layout.of({"empty": np.ones((0, 3), np.float32), "w": np.ones(5, np.float32)})
+    update = np.arange(1, 6, dtype=np.float32)
+    for found in (
+        explain(layout, jw.load_device(LTE), 0.2, 32, update),
+        explain(layout, jw.load_device(LTE), 0.2, {"empty": 8, "*": 32}),
+    ):
+        assert (found.contrast, found.spread.contrast, len(found.total.prices)) == (1.0, 1.0, 1)
+
+
 def test_bytes_of_the_round_are_those_that_are_priced():
     layout = jw.Layout.of({"fc.weight": np.ones((10, 10), np.float32), "bn.running_mean": np.ones(5, np.float32)})
     found = explain(layout, jw.load_device(LTE), density=0.5)
