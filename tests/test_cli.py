@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from fake_federation import federate
 
@@ -297,6 +298,19 @@ def test_own_devices_are_listed_and_loaded_by_name(joule, folder, monkeypatch):
     assert re.search(r"^\s*my-phone\s+J\s+yours: ", out, re.MULTILINE)
     assert re.search(r"^\s*broken\s+yours, but wrong: .*is missing", out, re.MULTILINE)
     assert joule("devices", "show", "my-phone")[0] == 0
+    assert joule("devices", "check", "my-phone")[0] == 0
+
+
+def test_a_copy_with_other_numbers_does_not_pass_for_the_profile_that_it_was_copied_from(joule, folder, monkeypatch):
+    monkeypatch.setenv("JOULEWISE_DEVICES", str(folder))
+    text = (Path(joulewise.__file__).parent / "profiles" / "phone-lte-2021.toml").read_text(encoding="utf-8")
+    (folder / "mine.toml").write_text(text.replace("76.7", "7.67"), encoding="utf-8")
+    words = "name 'phone-lte-2021' is the name of a profile that comes with joulewise, which is another one"
+    code, out, _ = joule("devices", "check", "mine")
+    assert (code, f"warning: {words}" in out) == (1, True)
+    np.savez(folder / "model.npz", w=np.zeros(200, np.float32))
+    code, out, err = joule("explain", "--device", "mine", "--model", "model.npz", "--json")
+    assert (code, json.loads(out)["device"], f"warning: {words}" in err) == (0, "phone-lte-2021", True)
 
 
 def test_a_power_profile_of_android_becomes_a_device_that_passes_its_check(joule, folder):
@@ -339,6 +353,9 @@ def test_a_power_profile_of_android_becomes_a_device_that_passes_its_check(joule
     assert code == 2
     assert "'absent.xml' cannot be read" in err
     assert not (folder / "x.toml").exists()
+    # Without the ending a path is taken for a name, so that no command would find it.
+    code, _, err = joule(*typed, "--year", "2020", "--out", "phone")
+    assert (code, "--out phone does not end in .toml" in err, (folder / "phone").exists()) == (2, True, False)
 
 
 def test_an_accelerator_of_zigzag_becomes_a_device_that_passes_its_check(joule, folder):
@@ -352,6 +369,26 @@ def test_an_accelerator_of_zigzag_becomes_a_device_that_passes_its_check(joule, 
     )
     assert code == 2
     assert "--sram ram: 'chip.yaml' has no such memory; it has sram" in err
+
+
+def test_a_battery_that_is_no_number_in_a_power_profile_is_left_out(joule, folder):
+    (folder / "power_profile.xml").write_text(
+        '<device name="Android"><item name="wifi.controller.tx">190</item><item name="battery.capacity">n/a</item>'
+        "</device>",
+        encoding="utf-8",
+    )
+    code, out, _ = joule(
+        *("devices", "import-android", "power_profile.xml", "--goodput", "20Mbit/s", "--year", "2020"),
+        *("--voltage", "3.7", "--out", "phone.toml"),
+    )
+    assert (code, "note: battery.capacity is missing, so there is no [battery]" in out) == (0, True)
+
+
+def test_memories_of_zigzag_may_have_numbers_for_names(joule, folder):
+    memory = "{size: 65536, r_cost: 8, w_cost: 8, r_bw: 64, w_bw: 64}"
+    (folder / "chip.yaml").write_text(f"memories:\n  1: {memory}\n  2: {memory}\n  a: {memory}\n", encoding="utf-8")
+    code, out, _ = joule("devices", "import-zigzag", "chip.yaml", "--year", "2024", "--sram", "2", "--out", "chip.toml")
+    assert (code, "note: memories that are left out: 1, a" in out) == (0, True)
 
 
 # ---------------------------------------------------------------- help

@@ -48,6 +48,12 @@ def model(tmp_path):
     return "model.npz"
 
 
+@pytest.mark.parametrize("bits", ["1e308", "inf", "1e-300", "conv*=8,*=1e300"])
+def test_bits_that_no_value_has_are_refused(joule, model, bits):
+    code, _, err = joule("--model", model, *LTE, "--value-bits", bits)
+    assert (code, "error: --value-bits is" in err) == (2, True)
+
+
 def test_resnet18_on_lte_ends_with_the_verdict_that_it_does_not_matter(joule):
     code, out, _ = joule("--model", "resnet18", *LTE)
     assert code == 0

@@ -591,3 +591,13 @@ def test_importing_joulewise_loads_no_unit_library():
     code = "import sys, joulewise; joulewise.list_devices(); print('pint' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_size_out_of_range_is_not_called_a_figure_per_bit():
+    tiny = Size(8.0, "KiB", "assumed", "made for this test", 2026)
+    phone = load_device("phone-lte-2021")
+    dram = msgspec.structs.replace(phone.memory.dram, capacity=tiny)
+    memory = msgspec.structs.replace(phone.memory, dram=dram)
+    (warning,) = (one for one in check(msgspec.structs.replace(phone, memory=memory)) if one.severity == "warning")
+    assert warning.text.startswith("memory.dram.capacity is 8 KiB, but capacity of DRAM is")
+    assert "per bit" not in warning.text

@@ -269,7 +269,7 @@ def test_a_density_that_is_no_share_is_refused(density):
 
 
 def test_a_density_that_keeps_nothing_is_refused():
-    with pytest.raises(CostError, match=r"density 0.001 of 208 parameters keeps nothing; take at least 0.0048"):
+    with pytest.raises(CostError, match=r"density 0.001 of 208 parameters keeps nothing; take at least 0.0049"):
         explain(SMALL, jw.load_device(LTE), density=0.001)
 
 
@@ -420,6 +420,24 @@ def test_where_few_parameters_carry_the_saving_the_verdict_says_so():
     even = explain(SMALL, jw.load_device("synthetic-kind-10"), density=0.1)
     assert even.price_ratio == 10
     assert "comes from the" not in even.verdict.text
+
+
+@pytest.mark.parametrize("n", [*range(1, 300), 1000, 20376, 9999999])
+def test_the_density_that_is_advised_keeps_something(n):
+    layout = jw.Layout.of({"w": np.broadcast_to(np.float32(0), (n,))})
+    with pytest.raises(CostError, match="keeps nothing") as refused:
+        explain(layout, jw.load_device(LTE), density=0.5 / n)
+    assert jw.Density(float(str(refused.value).rpartition(" ")[2])).count(n) >= 1
+
+
+def test_a_tensor_without_elements_has_no_part_in_the_spread_of_prices():
+    layout = jw.Layout.of({"empty": np.ones((0, 3), np.float32), "w": np.ones(5, np.float32)})
+    update = np.arange(1, 6, dtype=np.float32)
+    for found in (
+        explain(layout, jw.load_device(LTE), 0.2, 32, update),
+        explain(layout, jw.load_device(LTE), 0.2, {"empty": 8, "*": 32}),
+    ):
+        assert (found.contrast, found.spread.contrast, len(found.total.prices)) == (1.0, 1.0, 1)
 
 
 def test_bytes_of_the_round_are_those_that_are_priced():

@@ -234,6 +234,12 @@ def test_the_parts_of_a_round_must_fit_into_it():
     lora = load_device("lorawan-eu868-sf7")
     up = lora.link.up
     busy = round_time(lora, 100.0, bytes_up=int(up.payload.si))
+    twice = known(Factor, 2.0, "1")
+    again = msgspec.structs.replace(lora, link=msgspec.structs.replace(lora.link, retransmission=twice))
+    # Each second of sending pays for the power of the radio, however often a bit is sent.
+    assert round_time(again, 100.0, bytes_up=int(up.payload.si)).sending_s == pytest.approx(2 * busy.sending_s)
+    with pytest.raises(CostError, match="the power of a LoRa uplink is the whole device's already"):
+        price(MODEL, again, boundary="device")
     assert busy.sending_s == pytest.approx(up.time_on_air_s)
     assert busy.sending_s == pytest.approx(0.01 * int(up.payload.si) * 8 / up.goodput.si)
     assert busy.waiting_s == pytest.approx(100.0 - up.time_on_air_s)

@@ -206,6 +206,15 @@ def test_a_counter_that_is_no_number_is_unavailable(tree, clock, content):
     assert f"holds {content!r}, expected a whole number" in reading.note
 
 
+def test_a_counter_beyond_64_bits_is_unavailable(tree, clock):
+    laptop = tree("laptop")
+    meter = the_meter(powercap, laptop, clock)
+    mark = meter.begin()
+    laptop.set(PACKAGE, "9" * 400)
+    reading = meter.end(mark)
+    assert (reading.joules, "more than 64 bits do" in reading.note) == (None, True)
+
+
 def test_a_folder_in_place_of_a_counter_is_unavailable(tree, clock):
     laptop = tree("laptop")
     laptop[PACKAGE].unlink()

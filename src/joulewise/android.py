@@ -161,7 +161,7 @@ def _is_voltage(volts: float) -> bool:
 
 
 def _battery(source: _Source, supply: _Voltage, notes: list[str]) -> Battery | None:
-    charge = source.items.get("battery.capacity", [0.0])[0]
+    charge = (source.items.get("battery.capacity") or [0.0])[0]
     if not LEAST_MAH <= charge <= MOST_MAH:
         what = f"{charge:g} mAh, which is no charge of a phone" if charge else "missing"
         notes.append(f"battery.capacity is {what}, so there is no [battery]")

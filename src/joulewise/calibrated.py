@@ -250,9 +250,11 @@ def refuse_existing(out: Path, force: bool) -> None:
 
     Raises:
         OutputError: there is such a file already, or no folder for it that can be written to.
+        ArgumentError: it does not end in ``.toml``.
     """
     if out.is_dir():
         raise OutputError(f"--out {out} is a folder; give the name of a file in it, such as {out / 'my-device.toml'}")
+    profilefile.refuse_ending(out)
     if out.exists() and not force:
         raise OutputError(f"--out {out} is there already; give another name, or --force to replace it")
     if not os.access(out.parent, os.W_OK | os.X_OK):

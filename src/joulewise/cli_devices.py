@@ -104,7 +104,7 @@ def check_devices(names: Names = None, debug: Debug = False) -> None:
 def _say_findings(name: str, device: Device) -> bool:
     from joulewise import devices, plausible
 
-    findings = plausible.check(device)
+    findings = plausible.check_file(device)
     say(f"{name}: a device of {len(devices.describe(device))} numbers in unit {device.unit}")
     for finding in findings:
         say(f"  {finding.severity}: {finding.text}")
@@ -179,6 +179,9 @@ def _check_year(year: int) -> None:
 
 
 def _refuse_to_replace(out: Path, force: bool) -> None:
+    from joulewise import profilefile
+
+    profilefile.refuse_ending(out)
     if out.exists() and not force:
         raise OutputError(f"--out {out} is there already; give another name, or --force to replace it")
 

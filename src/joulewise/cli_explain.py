@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Option = typer.Option
 PREFIXES = {0: "", -3: "m", -6: "µ", -9: "n", -12: "p", -15: "f"}
 MOST_PRICES = 10
+MOST_BITS = 1024
+"""Of a value: far from where sums of energies would overflow."""
 OPTIONS = {
     "value_bits": "--value-bits",
     "in_ram": "--in-ram",
@@ -79,6 +81,7 @@ def explain(
     Example: joulewise explain --model resnet18 --device phone-lte-2021 --density 0.01
     """
     from joulewise import explain as explaining
+    from joulewise import plausible
     from joulewise.devices import load_device
     from joulewise.modelfile import load_layout, load_update
 
@@ -91,6 +94,9 @@ def explain(
     if macs is not None and not math.isfinite(macs):
         raise ArgumentError(f"--macs is {macs:g}, expected a number of multiply-accumulates, such as 1e12")
     priced = load_device(device)
+    for finding in plausible.check_file(priced):
+        if finding.severity == "warning":  # not among the facts, so that --json prints the record alone
+            open_console(stderr=True).print(f"warning: {finding.text}", soft_wrap=True, markup=False)
     with stdout_to_stderr():  # what the user's own code prints
         layout = load_layout(model, images)
     recorded = None if update is None else load_update(update, layout)
@@ -138,6 +144,9 @@ def _value_bits(text: str) -> float | dict[str, float]:
         numbers = []
     if not numbers or (len(parts) > 1 and not all(pattern for pattern, _, _ in parts)):
         raise typer.BadParameter(f"{text!r} is neither a number nor patterns as in 'conv*=8,*=32'")
+    wrong = [number for number in numbers if number > MOST_BITS or 0 < number < 1 / MOST_BITS]
+    if wrong:
+        raise ArgumentError(f"--value-bits is {wrong[0]:g}, expected the bits of an encoded value, such as 8 or 32")
     if not parts[0][0]:
         return numbers[0]
     return {pattern.strip(): number for (pattern, _, _), number in zip(parts, numbers, strict=True)}

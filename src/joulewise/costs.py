@@ -187,7 +187,8 @@ class Costs:
     @property
     def contrast(self) -> float:
         """Largest price over smallest. At 1, every rule that weighs by price keeps what TopK keeps."""
-        return float(self.per_kept.max() / self.per_kept.min()) if self.per_kept.size else 1.0
+        prices = self.per_kept if self.per_coordinate else self.per_kept[self.layout.sizes > 0]
+        return float(prices.max() / prices.min()) if prices.size else 1.0
 
     @property
     def per_coordinate(self) -> bool:

@@ -174,25 +174,35 @@ def load_device(name_or_path: str | os.PathLike[str]) -> Device:
     text = os.fspath(name_or_path)
     if not isinstance(name_or_path, str) or text.endswith(".toml") or "/" in text or os.sep in text:
         return _decode(profilefile.read(Path(text)), text)
-    shipped, own = list_devices(), user_devices()
+    own = user_devices()
     if text in own:
         path = user_folder() / f"{text}.toml"
-        if text in shipped:
+        if text in list_devices():
             raise ProfileError(
                 f"device {text!r} comes with joulewise, but {str(path)!r} has the same name; rename that file, or "
                 "give its path"
             )
         return _decode(profilefile.read(path), str(path))
-    if text not in shipped:
-        known = sorted({*shipped, *own})
+    if text not in list_devices():
+        known = sorted({*list_devices(), *own})
         close = get_close_matches(text, known, n=1, cutoff=0.4)
         meant = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)};"
         raise ProfileError(
             f"there is no device {text!r}; {meant} Choose one of `joulewise devices list`, give the path of a TOML "
             f"file, or put {text}.toml into {str(user_folder())!r}"
         )
-    file = resources.files("joulewise").joinpath("profiles").joinpath(f"{text}.toml")
-    return _decode(file.read_bytes(), f"{text}.toml")
+    return shipped(text)
+
+
+def shipped(name: str) -> Device:
+    """A device of `list_devices`, whatever files of your own there are.
+
+    Example:
+        >>> shipped("phone-lte-2021") == load_device("phone-lte-2021")
+        True
+    """
+    file = resources.files("joulewise").joinpath("profiles").joinpath(f"{name}.toml")
+    return _decode(file.read_bytes(), f"{name}.toml")
 
 
 def describe(part: msgspec.Struct, path: str = "") -> tuple[Entry, ...]:

@@ -42,8 +42,8 @@ def round_time(
         waiting = wall_time - receiving - training - sending
 
     A direction whose goodput is not known takes no time here, nor does choosing and encoding. With LoRa, sending is the
-    time on air; the silence that a duty cycle asks for is waiting. The tail of a link is in its fixed energy, and no
-    profile says how long it lasts: that time is in waiting.
+    time on air, as often as framing and retransmission say; the silence that a duty cycle asks for is waiting. The tail
+    of a link is in its fixed energy, and no profile says how long it lasts: that time is in waiting.
 
     Args:
         device: whose link it is.
@@ -103,5 +103,6 @@ def check_amounts(**amounts: float | None) -> None:
 
 def _up_s_per_bit(link: Link) -> float:
     if isinstance(link.up, LoRa):
-        return link.up.time_on_air_s / (8 * link.up.payload.si)
+        sends = link.up_per_bit / link.up.marginal.si
+        return sends * link.up.time_on_air_s / (8 * link.up.payload.si)
     return 0.0 if link.up.goodput is None else 1.0 / link.up.goodput.si

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,7 +167,14 @@ def _check(layout: Layout, device: Device, density: float, boundary: Boundary) -
     if not layout.n:
         raise CostError("the model has no float parameters to send, so there is nothing to price; check its tensors")
     if Density(density).count(layout.n) < 1:
-        raise CostError(f"density {density} of {layout.n} parameters keeps nothing; take at least {1 / layout.n:.2g}")
+        enough = f"{_enough(layout.n):g}"
+        raise CostError(f"density {density} of {layout.n} parameters keeps nothing; take at least {enough}")
+
+
+def _enough(n: int) -> float:
+    """A share with two digits of which at least one coordinate of n is left."""
+    digits = 1 - math.floor(math.log10(1 / n))
+    return math.ceil(10**digits / n) / 10**digits
 
 
 def _usual_boundary(device: Device) -> Boundary:

@@ -43,4 +43,5 @@ def _price_shares(prices: Floats, sizes: Any, n: int) -> Iterator[PriceShare]:
     pairs = sorted(zip(prices.tolist(), sizes.tolist(), strict=True))
     for value, group in groupby(pairs, key=lambda pair: pair[0]):
         count = sum(size for _, size in group)
-        yield PriceShare(value, count, count / n)
+        if count:
+            yield PriceShare(value, count, count / n)

@@ -14,6 +14,7 @@ from joulewise.costs import Block, Term
 from joulewise.devices import Device, Entry, Level, Link, describe
 from joulewise.errors import CostError
 from joulewise.layout import Layout
+from joulewise.lora import LoRa
 from joulewise.residency import cache_lines, flash_of, flash_pages, traffic, working_levels
 from joulewise.tensorwise import Floats
 
@@ -127,6 +128,11 @@ class Sender:
         return operations + (0.0 if compute.per_update is None else compute.per_update.si)
 
     def _base_per_bit(self, link: Link) -> float:
+        if isinstance(link.up, LoRa):
+            raise CostError(
+                f"boundary='device' has nothing to add on device {self.device.name!r}: the power of a LoRa uplink is "
+                "the whole device's already; use boundary='radio'"
+            )
         if link.base_per_bit is None:
             raise CostError(
                 f"boundary='device' needs base_power and up.goodput of the link, but device {self.device.name!r} "

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from joulewise.devices import Device, LoRa, describe, quantities
+from joulewise.devices import Device, LoRa, describe, list_devices, quantities, shipped
 from joulewise.quantities import Quantity
 
 
@@ -43,6 +43,25 @@ def check(device: Device) -> tuple[Finding, ...]:
         *_absent(device),
         *_years(device),
     )
+
+
+def check_file(device: Device) -> tuple[Finding, ...]:
+    """`check` of a device that was read from a file, and whether it goes by the name of one that comes along.
+
+    Example:
+        >>> from joulewise.devices import load_device
+        >>> phone = load_device("phone-lte-2021")
+        >>> copied = msgspec.structs.replace(phone, description="Mine.")
+        >>> [finding.severity for finding in check_file(copied)], check_file(phone) == check(phone)
+        (['warning', 'note'], True)
+    """
+    return (*_borrowed(device), *check(device))
+
+
+def _borrowed(device: Device) -> Iterator[Finding]:
+    if device.name in list_devices() and device != shipped(device.name):
+        words = "is the name of a profile that comes with joulewise, which is another one; change `name` in the file"
+        yield Finding("warning", f"name {device.name!r} {words}")
 
 
 class _Range(msgspec.Struct, frozen=True):
@@ -206,7 +225,7 @@ def _radio(device: Device) -> _Radio | None:
 def _implausible_text(path: str, quantity: Quantity, expected: _Range) -> str:
     low, high = expected.low / expected.scale, expected.high / expected.scale
     slips = [text for factor, text in _SLIPS if expected.low <= quantity.si * factor <= expected.high]
-    if not path.startswith(("memory.", "link.up.marginal", "link.down.marginal")):
+    if not path.endswith((".read", ".write", ".marginal")):
         slips = [text for text in slips if "prefix" in text]
     likely = f"; likely {', or '.join(slips)}" if slips else "; check the number and its unit"
     expectation = f"{expected.what} is {low:g} to {high:g} {expected.unit}"
@@ -233,7 +252,7 @@ def _absent(device: Device) -> Iterator[Finding]:
         return
     if link.fixed is None:
         yield Finding("note", "link.fixed is missing, so promotion and tail of a transmission are counted as 0")
-    if link.base_power is None:
+    if link.base_power is None and not isinstance(link.up, LoRa):  # whose power is the whole device's
         yield Finding("note", "link.base_power is missing, so boundary 'device' cannot be priced")
     if link.down is None:
         yield Finding("note", "link.down is missing, so receiving is not charged")

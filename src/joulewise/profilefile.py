@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from joulewise import schema
-from joulewise.errors import ProfileError
+from joulewise.errors import ArgumentError, ProfileError
 
 LARGEST_FILE_BYTES = 1 << 20
 DEEPEST = 8
@@ -46,6 +46,16 @@ def read(path: Path, largest: int = LARGEST_FILE_BYTES) -> bytes:
     if len(content) > largest:
         raise ProfileError(f"device file {str(path)!r} has more than {largest} bytes; give the file of one device")
     return content
+
+
+def refuse_ending(out: Path) -> None:
+    """Refuse a file to write that could not be given as a device: without its ending a path is taken for a name.
+
+    Raises:
+        ArgumentError: it does not end in ``.toml``.
+    """
+    if out.suffix != ".toml":
+        raise ArgumentError(f"--out {out} does not end in .toml, as the file of a device does; give {out}.toml")
 
 
 def tables(content: bytes, file: str) -> dict[str, Any]:

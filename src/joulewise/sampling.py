@@ -13,6 +13,8 @@ from typing import Protocol
 from joulewise.readings import Mark, Reading, joined, opened, unavailable
 
 Clock = Callable[[], float]
+LARGEST = 2**64
+"""No number of the kernel is as large, and of one that is no joule can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +248,10 @@ def number(path: Path, denied: str = "") -> float | Fault:
     if isinstance(found, Fault):
         return found
     try:
-        return int(found)
+        value = int(found)
     except ValueError:
         return Fault(f"{path} holds {found[:40]!r}, expected a whole number")
+    return value if abs(value) < LARGEST else Fault(f"{path} holds {found[:40]!r}, more than 64 bits do")
 
 
 def text(path: Path, denied: str = "") -> str | Fault:

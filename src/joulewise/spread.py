@@ -64,4 +64,5 @@ def spread(costs: Costs, counts: Floats) -> Spread:
     reached = np.cumsum(counts[order])
     low, high = (float(prices[order[np.searchsorted(reached, end * reached[-1])]]) for end in ENDS)
     cheaper, dearer = (float(sizes[outside].sum()) / costs.layout.n for outside in (prices < low, prices > high))
-    return Spread(float(prices.min()), low, high, float(prices.max()), cheaper, dearer)
+    paid = prices[sizes > 0]
+    return Spread(float(paid.min()), low, high, float(paid.max()), cheaper, dearer)

@@ -47,7 +47,8 @@ def read(path: Path, dram: str | None, sram: str | None, *, name: str, year: int
     content = profilefile.read(path)
     source = _Source(str(path), f"{path.name} (SHA-256 {hashlib.sha256(content).hexdigest()[:12]})", year)
     tables = _load(content, source)
-    memories = {key: value for key, value in tables["memories"].items() if isinstance(value, dict)}
+    # A name such as 1 or yes is no text in YAML.
+    memories = {str(key): value for key, value in tables["memories"].items() if isinstance(value, dict)}
     main = _chosen(memories, dram, "--dram", source) or _main(memories)
     near = _chosen(memories, sram, "--sram", source) or _largest(memories, main)
     if main is None and near is None:
@@ -90,14 +91,12 @@ def _load(content: bytes, source: _Source) -> dict[str, Any]:
 
 def _chosen(memories: Mapping[str, Any], name: str | None, option: str, source: _Source) -> str | None:
     if name is not None and name not in memories:
-        raise ProfileError(
-            f"{option} {name}: {source.file!r} has no such memory; it has {', '.join(map(str, memories))}"
-        )
+        raise ProfileError(f"{option} {name}: {source.file!r} has no such memory; it has {', '.join(memories)}")
     return name
 
 
 def _main(memories: Mapping[str, Any]) -> str | None:
-    named = [name for name in memories if any(word in str(name).lower() for word in _MAIN_MEMORY)]
+    named = [name for name in memories if any(word in name.lower() for word in _MAIN_MEMORY)]
     return named[0] if named else None
 
 
