@@ -41,7 +41,7 @@ NUMPY: Settings = {**WITHOUT_KERNEL, "wheel.build-tag": "0numpy"}
 
 def get_requires_for_build_wheel(config_settings: Settings | None = None) -> list[str]:
     """CMake and ninja, where this machine has none."""
-    return [] if os.environ.get(VARIABLE) == "numpy" else scikit.get_requires_for_build_wheel(config_settings)
+    return [] if _asked() == "numpy" else scikit.get_requires_for_build_wheel(config_settings)
 
 
 def get_requires_for_build_editable(config_settings: Settings | None = None) -> list[str]:
@@ -64,7 +64,7 @@ def build_wheel(
 ) -> str:
     """A wheel with the kernel, or one without it where it cannot be built."""
     del metadata_directory  # Made for a wheel of one platform or of any: both are written anew here.
-    settings, wanted = dict(config_settings or {}), os.environ.get(VARIABLE, "")
+    settings, wanted = dict(config_settings or {}), _asked()
     if wanted == "numpy":
         return scikit.build_wheel(wheel_directory, {**settings, **NUMPY})
     try:
@@ -113,6 +113,14 @@ def _place_kernel(wheel: Path) -> bool:
                 fresh.replace(PACKAGE / Path(name).name)
                 found = True
     return found
+
+
+def _asked() -> str:
+    asked = os.environ.get(VARIABLE, "").strip()
+    if asked not in ("", "native", "numpy"):
+        _say(f"{VARIABLE}={asked!r}, but it is native, numpy or not set")
+        raise SystemExit(1)
+    return asked
 
 
 def _reason(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import pytest
 from joulewise import bench, bench_figure, benchdata, cli, kernel, rivals, targets
 from joulewise.bench import FUSED, READ, SELECT, STEP, Plan, Report, Size, Timing
 from joulewise.benchdata import RESNET18
-from joulewise.errors import ArgumentError, OutputError
+from joulewise.errors import ArgumentError
 from joulewise.rivals import ARGPARTITION, TORCH_TOPK
 from joulewise.rules import CWMP, Count, Joules, TopK
 from joulewise.select import Selection, select
@@ -221,7 +221,7 @@ def test_a_figure_is_written_and_another_ending_refused_before_anything_is_measu
     drawn = (tmp_path / "speed.svg").read_text(encoding="utf-8")
     assert "20,000" in drawn
     assert bench.summarise(made).machine in drawn
-    with pytest.raises(OutputError, match=r"ends in '.gif'; give one of .svg, .png, .pdf"):
+    with pytest.raises(ArgumentError, match=r"ends in '.gif'; give one of .svg, .png, .pdf"):
         bench_figure.check(tmp_path / "speed.gif")
 
 
@@ -270,18 +270,29 @@ def test_json_is_the_report_and_a_recorded_update_stands_beside_made_ones(joule,
     assert json.loads(out)["kernel"] == kernel.status()
 
 
+def test_an_update_of_one_coordinate_and_places_that_are_none_are_shown_too(joule, tmp_path):
+    np.savez(tmp_path / "one.npz", a=np.ones(1, np.float32))
+    code, out, err = joule("--quick", "--n", 1000, "--density", 0.001, "--rounds", 1, "--update", "one.npz")
+    assert (code, "error" in err) == (0, False)
+    assert re.search(r"^\s*recorded +1 +0\.1% ", out, re.MULTILINE)
+    assert "uniform places" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("--density", 0.9), "--density 0.9 is out of range; give a share above 0 and up to 0.5, as in 0.01"),
         (("--n", 10), "--n 10 is out of range; give a number of coordinates from 1,000 to 4,294,967,295"),
-        (("--update", "gone.npz"), "gone.npz"),
+        (("--n", 2000, "--n", 10), "--n 10 is out of range; give a number of coordinates from 1,000 to 4,294,967,295"),
+        (("--update", "gone.npz"), "--update gone.npz cannot be read: No such file or directory; check the path"),
+        (("--update", "resnet18"), "--update resnet18 is not an .npz file; write it with numpy.savez(FILE, **arrays)"),
         (("--figure", "x.gif"), "--figure x.gif ends in '.gif'; give one of .svg, .png, .pdf"),
+        (("--figure", "gone/x.svg"), "--figure gone/x.svg: there is no folder gone; make it, or give another one"),
     ],
 )
 def test_mistakes_are_one_sentence_and_nothing_is_measured(joule, arguments, sentence):
     code, out, err = joule("--quick", *arguments)
-    assert code in {1, 2}
+    assert code == 2
     assert out == ""
     assert sentence in err
     assert "Traceback" not in err

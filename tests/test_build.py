@@ -137,6 +137,13 @@ def test_joulewise_kernel_numpy_leaves_the_kernel_out_and_needs_no_cmake(tree):
         assert ask(tree, hook, JOULEWISE_KERNEL="numpy").stdout == "[]\n"
 
 
+def test_another_value_of_joulewise_kernel_is_refused_as_when_joulewise_runs(tree):
+    for hook in ("get_requires_for_build_wheel()", "build_wheel('out')"):
+        done = ask(tree, hook, JOULEWISE_KERNEL="natvie")
+        assert done.returncode == 1
+        assert done.stderr == "joulewise: JOULEWISE_KERNEL='natvie', but it is native, numpy or not set\n"
+
+
 @needs_compiler
 def test_an_editable_installation_points_to_the_tree_and_has_the_kernel_in_it(tree):
     wheel, _ = build(tree, "build_editable('out')")

@@ -490,3 +490,11 @@ def test_every_single_bit_error_truncation_and_extension_is_refused_or_canonical
 
 def test_errors_of_the_codec_are_errors_of_joulewise():
     assert issubclass(PayloadError, JoulewiseError)
+
+
+@pytest.mark.parametrize(
+    ("indices", "values"), [([0.5], [1.0]), ([0], [1j]), ([0], ["one"])], ids=["indices", "complex", "text"]
+)
+def test_a_selection_that_is_not_of_whole_and_real_numbers_is_refused(indices, values):
+    with pytest.raises(UpdateError, match="not whole and real"):
+        encode(Selection(3, np.array(indices), np.array(values)), Layout.single(3))

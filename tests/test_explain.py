@@ -55,7 +55,7 @@ def resnet18():
     return jw.Layout.of(models.arrays(module))
 
 
-# ---------------------------------------------------------------- what the issue asks for
+# ---------------------------------------------------------------- when weighing by price matters, and when not
 
 
 def test_with_one_radio_one_density_and_one_encoding_weighing_does_not_matter(resnet18):

@@ -213,14 +213,13 @@ def test_arrays_of_other_types_never_reach_the_kernel():
             native_codec.write(np.zeros(0, np.uint32), values, layout_of(3), ("float32",))
 
 
-@pytest.mark.parametrize("number", [np.float32, np.float64])
-def test_adding_is_what_numpy_adds(number):
+def test_adding_is_what_numpy_adds():
     rng = np.random.default_rng(4)
-    total = rng.standard_normal(1000).astype(number)
+    total = rng.standard_normal(1000)
     indices = np.flatnonzero(rng.random(1000) < 0.3).astype(np.uint32)
     values, weight = rng.standard_normal(len(indices)).astype(np.float32), 0.3
     expected = total.copy()
-    expected[indices] += number(weight) * values.astype(number)
+    expected[indices] += weight * values.astype(np.float64)
     native_codec.add(total, indices, values, weight)
     assert total.tobytes() == expected.tobytes()
 
@@ -238,7 +237,7 @@ def test_the_checksum_is_that_of_zlib():
 
 
 def test_adding_beyond_the_end_adds_nothing():
-    total = np.zeros(4, np.float32)
+    total = np.zeros(4)
     with pytest.raises(KernelError):
         native_codec.add(total, np.array([1, 4], np.uint32), np.ones(2, np.float32), 1.0)
     assert not total.any()

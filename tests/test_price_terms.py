@@ -345,3 +345,11 @@ def test_terms_are_named_once():
     rate = known(Rate, 1.0, "Mbit/s")
     assert rate.si == 1e6
     assert traffic([PHONE.memory.dram], 1, 2) == pytest.approx(32 * 3 * 8e-12)
+
+
+def test_the_link_of_a_tensor_without_elements_is_not_used():
+    layout = Layout.of({"none": np.ones((0, 4)), "some": np.ones((4, 4))})
+    nbiot, wifi = (load_device(name).link for name in ("mcu-nbiot", "phone-wifi-2012"))
+    both, one = price(layout, PHONE, link={"none": nbiot, "some": wifi}), price(layout, PHONE, link=wifi)
+    assert both.send_per_bit.max() == one.send_per_bit.max()
+    assert both.fixed == one.fixed

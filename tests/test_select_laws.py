@@ -714,3 +714,9 @@ def test_budgets_beyond_all_measure_are_refused_in_words(big):
 def test_prices_beyond_float64_are_refused_in_words():
     with pytest.raises(CostError, match="per_kept holds a number beyond what float64 does"):
         Costs.of([1, 10**400])
+
+
+@pytest.mark.parametrize("k", [2.5, "2", None])
+def test_a_count_that_is_no_whole_number_is_refused(k):
+    with pytest.raises(RuleError, match=r"Count\(k\) must be a whole number of at least 0"):
+        Count(k)

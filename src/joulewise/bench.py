@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from joulewise import kernel, native_select, rivals
 from joulewise.aggregate import weighted_mean
-from joulewise.benchdata import RESNET18, Load, synthetic
+from joulewise.benchdata import RESNET18, Load, layout_of, synthetic
 from joulewise.codec import decode, encode, encode_detailed
 from joulewise.compress import ClientState, Compressor, ErrorFeedback
 from joulewise.devices import load_device
@@ -164,6 +164,8 @@ def parts(plan: Plan, of_file: Load | None = None) -> Iterator[Part]:
     Raises:
         ArgumentError: a length is out of range.
     """
+    for n in plan.lengths:
+        layout_of(n)  # Refused now, and not after minutes of measuring another one.
     usual = min(plan.lengths, key=lambda n: abs(n - RESNET18))
     for made in (*(partial(synthetic, n) for n in plan.lengths), *((lambda: of_file,) if of_file else ())):
         load = made()
@@ -321,7 +323,8 @@ def sizes(load: Load, density: float) -> Iterator[Size]:
         share = _shares(kept, load)
         drawn = np.random.default_rng(1).random(load.n, np.float32) < np.repeat(share, load.costs.layout.sizes)
         places = np.flatnonzero(drawn).astype(np.uint32)
-        yield _size(Selection(load.n, places, load.update[places]), load, density, "uniform places")
+        if places.size:  # Of a handful of coordinates there may be none.
+            yield _size(Selection(load.n, places, load.update[places]), load, density, "uniform places")
 
 
 def peak_share(load: Load, density: float) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from joulewise.bench import Report
-from joulewise.errors import MissingExtra, OutputError
+from joulewise.errors import ArgumentError, MissingExtra, OutputError
 
 FORMATS = (".svg", ".png", ".pdf")
 PPI = 150
@@ -17,11 +17,13 @@ def check(path: Path) -> None:
     """Whether a picture can be written there in that form.
 
     Raises:
-        OutputError: the ending is another one.
+        ArgumentError: the ending is another one, or there is no such folder.
         MissingExtra: altair or vl-convert is not installed.
     """
     if path.suffix.lower() not in FORMATS:
-        raise OutputError(f"--figure {path} ends in {path.suffix or 'nothing'!r}; give one of {', '.join(FORMATS)}")
+        raise ArgumentError(f"--figure {path} ends in {path.suffix or 'nothing'!r}; give one of {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise ArgumentError(f"--figure {path}: there is no folder {path.parent}; make it, or give another one")
     try:
         import altair  # noqa: F401, PLC0415 (only a figure needs it)
         import vl_convert  # noqa: F401, PLC0415 (altair writes files with it)
@@ -37,7 +39,8 @@ def draw(report: Report, path: Path) -> None:
         path: where; ``.svg``, ``.png`` or ``.pdf``.
 
     Raises:
-        OutputError: the ending is another one, or the file cannot be written.
+        ArgumentError: the ending is another one, or there is no such folder.
+        OutputError: the file cannot be written.
         MissingExtra: altair or vl-convert is not installed.
     """
     check(path)

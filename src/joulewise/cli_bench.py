@@ -25,7 +25,7 @@ Option = typer.Option
 
 def bench(
     *,
-    quick: Annotated[bool, Option("--quick", help="ResNet-18's size alone, one thread: less than a minute.")] = False,
+    quick: Annotated[bool, Option("--quick", help="ResNet-18's size, one thread: a minute, not half an hour.")] = False,
     n: Annotated[list[int] | None, Option(metavar="N", help="Coordinates; repeatable.", show_default=False)] = None,
     density: Annotated[
         list[float] | None, Option(metavar="SHARE", help="Share that is kept; repeatable.", show_default=False)
@@ -62,16 +62,15 @@ def bench(
         progress.print(f"measured: {part.label}", markup=False)
         made.append(part)
     report = benching.summarise(made)
-    if figure is not None:
-        bench_figure.draw(report, figure)
     if json:
         import msgspec
 
         print(msgspec.json.format(msgspec.json.encode(report)).decode())  # noqa: T201 (for a program to read)
     else:
         _show(report)
-        if figure is not None:
-            say(f"figure: {figure}")
+    if figure is not None:  # What was measured is shown by now, should the picture fail.
+        bench_figure.draw(report, figure)
+        progress.print(f"figure: {figure}", markup=False)
 
 
 def _plan(
@@ -91,9 +90,15 @@ def _plan(
 
 def _recorded(path: str) -> Load:
     from joulewise.benchdata import recorded
+    from joulewise.errors import ModelError
     from joulewise.modelfile import load_layout, load_update
 
-    layout = load_layout(path)
+    if Path(path).suffix.lower() != ".npz":
+        raise ModelError(f"--update {path} is not an .npz file; write it with numpy.savez(FILE, **arrays)")
+    try:
+        layout = load_layout(path)
+    except ModelError as error:  # The file is the model here.
+        raise ModelError(str(error).replace("--model", "--update", 1)) from error
     return recorded(load_update(path, layout), layout)
 
 
@@ -149,9 +154,10 @@ def _bytes(report: Report) -> Table:
     )  # fmt: skip
     for size in report.sizes:
         full = size.payload_bytes["float32"]
+        of_bound = f"{size.index_bytes / size.bound_bytes:.3f}" if size.bound_bytes else ""
         table.add_row(
             size.data, f"{size.n:,}", f"{size.density:.1%}", *(f"{count:,}" for count in size.payload_bytes.values()),
-            f"{8 * full / size.kept:.1f}", f"{size.index_bytes:,.0f}", f"{size.index_bytes / size.bound_bytes:.3f}",
+            f"{8 * full / size.kept:.1f}", f"{size.index_bytes:,.0f}", of_bound,
             "" if size.zstd_bytes is None else f"{full / size.zstd_bytes:.3f}", f"{full / size.plain_bytes:.3f}",
         )  # fmt: skip
     return table

@@ -174,7 +174,7 @@ def _check(layout: Layout, device: Device, density: float, boundary: Boundary) -
 def _enough(n: int) -> float:
     """A share with two digits of which at least one coordinate of n is left."""
     digits = 1 - math.floor(math.log10(1 / n))
-    return math.ceil(10**digits / n) / 10**digits
+    return math.ceil(10.0**digits / n) / 10.0**digits
 
 
 def _usual_boundary(device: Device) -> Boundary:

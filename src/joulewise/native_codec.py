@@ -62,11 +62,8 @@ _SIGNATURES = {
         *(_BYTES, _SIZE, _SIZE, _SIZE, _SIZE, _SIZES, _SIZE, _SIZE),
         *(_INDICES_OUT, _VALUES_OUT, _SIZES_OUT),
     ),
-    "joulewise_add_float32": (_VALUES_OUT, _SIZE, _INDICES, _VALUES, _SIZE, ctypes.c_float),
-    "joulewise_add_float64": (_NUMBERS_OUT, _SIZE, _INDICES, _VALUES, _SIZE, ctypes.c_double),
+    "joulewise_add": (_NUMBERS_OUT, _SIZE, _INDICES, _VALUES, _SIZE, ctypes.c_double),
 }
-
-Accumulator = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 
 def crc32(piece: Raw, before: int) -> int:
@@ -136,18 +133,16 @@ def read_body(
     return indices, values
 
 
-def add(total: Accumulator, indices: Numbers, values: Vector, weight: float) -> None:
-    """Add ``weight * values`` to `total` at `indices`, in place, in the type of `total`.
+def add(total: npt.NDArray[np.float64], indices: Numbers, values: Vector, weight: float) -> None:
+    """Add ``weight * values`` to `total` at `indices`, in place.
 
     Args:
-        total: float32[n] or float64[n], contiguous.
+        total: float64[n], contiguous.
         indices: below n: uint32[k].
         values: float32[k].
         weight: of the payload.
     """
-    functions = _functions()
-    one = functions.joulewise_add_float32 if total.dtype == np.float32 else functions.joulewise_add_float64
-    _check(one(total, len(total), indices, values, len(indices), weight))
+    _check(_functions().joulewise_add(total, len(total), indices, values, len(indices), weight))
 
 
 @lru_cache(maxsize=1)

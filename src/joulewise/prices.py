@@ -195,7 +195,10 @@ def _links(layout: Layout, device: Device, link: Link | Mapping[str, Link] | Non
             f"device {device.name!r} has no link for tensor {missing[0]!r}; give link=..., or price with "
             "boundary='memory'"
         )
-    return [each for each in links if each is not None]
+    # Nothing of a tensor without elements is sent, so its own link is not used.
+    used = [each for tensor, each in zip(layout.tensors, links, strict=True) if tensor.size]
+    theirs = [each if tensor.size or not used else used[0] for tensor, each in zip(layout.tensors, links, strict=True)]
+    return [each for each in theirs if each is not None]
 
 
 # ---------------------------------------------------------------- arguments

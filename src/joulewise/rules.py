@@ -119,7 +119,8 @@ class Count(msgspec.Struct, frozen=True, tag_field="name", tag="Count", forbid_u
     k: int
 
     def __post_init__(self) -> None:
-        _require(self.k >= 0, "Count(k)", "at least 0", self.k)
+        whole = isinstance(self.k, int | np.integer)
+        _require(whole and self.k >= 0, "Count(k)", "a whole number of at least 0", self.k)
 
     def count(self, n: int) -> int:
         """How many of n coordinates that is."""
@@ -146,7 +147,8 @@ class Joules(msgspec.Struct, frozen=True, tag_field="name", tag="Joules", forbid
         budget: energy that what is kept may cost.
         includes_fixed: the fixed cost of a reply, over all links, is paid from the budget too; where it does not
             fit, nothing is sent.
-        fill: go on after the first coordinate that does not fit and keep later ones that do.
+        fill: go on after the first coordinate that does not fit and keep later ones that do. Each stretch of those is a
+            further selection: with a price for each coordinate there may be many.
     """
 
     budget: float
@@ -162,7 +164,8 @@ class Bytes(msgspec.Struct, frozen=True, tag_field="name", tag="Bytes", forbid_u
 
     Args:
         n: bytes.
-        fill: go on after the first coordinate that does not fit and keep later ones that do.
+        fill: go on after the first coordinate that does not fit and keep later ones that do. Each stretch of those is a
+            further selection: with a price for each coordinate there may be many.
     """
 
     n: int

@@ -93,7 +93,7 @@ def _memory(shares: dict[float, float]) -> Iterator[Target]:
 def _bytes(size: Size) -> Iterator[Target]:
     limit = {"uniform places": UNIFORM, "recorded": RECORDED}.get(size.data)
     case = f"{size.data}, n = {size.n:,}, {size.density:.1%}"
-    if limit is not None:
+    if limit is not None and size.bound_bytes:  # Which is 0 where tensors are kept whole or not at all.
         ratio = size.index_bytes / size.bound_bytes
         yield Target(f"index bytes over their entropy, {case}", ratio, limit, True)
     if size.zstd_bytes is not None and size.data != "uniform places" and size.density >= SHOWN[0]:

@@ -2585,14 +2585,13 @@ Status take_body(const Tensor* tensors, std::int64_t count, const Extent& extent
 
 // ----------------------------------------------------------------------------------------------------------- aggregate
 
-template <typename Number>
-std::int32_t add_at(Number* sum, std::int64_t length, const std::uint32_t* indices, const float* values,
-                    std::int64_t kept, Number weight) {
+std::int32_t add_at(double* sum, std::int64_t length, const std::uint32_t* indices, const float* values,
+                    std::int64_t kept, double weight) {
     if (length < 0 || kept < 0) return invalid_argument;
     for (std::int64_t i = 0; i < kept; ++i) {
         if (indices[i] >= length) return invalid_argument;
     }
-    for (std::int64_t i = 0; i < kept; ++i) sum[indices[i]] += weight * static_cast<Number>(values[i]);
+    for (std::int64_t i = 0; i < kept; ++i) sum[indices[i]] += weight * static_cast<double>(values[i]);
     return succeeded;
 }
 
@@ -2782,17 +2781,12 @@ JOULEWISE_EXPORT std::int32_t joulewise_decode(const std::uint8_t* payload, std:
                          details);
 }
 
-// sum[indices[i]] += weight * values[i], in this order; the product is rounded to the type of the sum before it is
-// added. sum float32[length] or float64[length], indices uint32[kept] below length, values float32[kept]. Nothing is
-// added where an index is not below length.
-JOULEWISE_EXPORT std::int32_t joulewise_add_float32(float* sum, std::int64_t length, const std::uint32_t* indices,
-                                                    const float* values, std::int64_t kept, float weight) {
-    return codec::add_at<float>(sum, length, indices, values, kept, weight);
-}
-
-JOULEWISE_EXPORT std::int32_t joulewise_add_float64(double* sum, std::int64_t length, const std::uint32_t* indices,
+// sum[indices[i]] += weight * values[i], in this order; the product is rounded before it is added.
+// sum float64[length], indices uint32[kept] below length, values float32[kept]. Nothing is added where an index is not
+// below length.
+JOULEWISE_EXPORT std::int32_t joulewise_add(double* sum, std::int64_t length, const std::uint32_t* indices,
                                                     const float* values, std::int64_t kept, double weight) {
-    return codec::add_at<double>(sum, length, indices, values, kept, weight);
+    return codec::add_at(sum, length, indices, values, kept, weight);
 }
 
 // CRC-32 as zlib has it: *checksum is that of what comes before, 0 at the start, and becomes that of what is here too.
