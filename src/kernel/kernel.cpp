@@ -2785,7 +2785,7 @@ JOULEWISE_EXPORT std::int32_t joulewise_decode(const std::uint8_t* payload, std:
 // sum float64[length], indices uint32[kept] below length, values float32[kept]. Nothing is added where an index is not
 // below length.
 JOULEWISE_EXPORT std::int32_t joulewise_add(double* sum, std::int64_t length, const std::uint32_t* indices,
-                                                    const float* values, std::int64_t kept, double weight) {
+                                            const float* values, std::int64_t kept, double weight) {
     return codec::add_at(sum, length, indices, values, kept, weight);
 }
 
