@@ -217,7 +217,7 @@ def _checked(selection: Selection, layout: Layout) -> tuple[Numbers, Vector]:
         raise UpdateError(f"selection is of {selection.n} coordinates, but the layout has {layout.n}")
     if indices.ndim != 1 or indices.shape != values.shape:
         raise UpdateError(f"selection has indices of shape {indices.shape} and values of shape {values.shape}")
-    if indices.dtype.kind not in "iu" and indices.size or values.dtype.kind not in "fiu":
+    if (indices.dtype.kind not in "iu" and indices.size) or values.dtype.kind not in "fiu":
         raise UpdateError(f"selection has indices of {indices.dtype} and values of {values.dtype}, not whole and real")
     if indices.dtype != np.uint32:
         check_order(indices, layout)
