@@ -23,6 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from joulewise.aggregate import weighted_mean
+from joulewise.benchdata import resnet18
 from joulewise.codec import decode, encode
 from joulewise.kernel import active
 from joulewise.layout import Layout
@@ -34,18 +35,10 @@ DISTINCT = 24
 MOST_MIB = 12_000
 
 
-def resnet18() -> dict[str, np.ndarray]:
+def resnet18_arrays() -> dict[str, np.ndarray]:
     """The parameters of a ResNet-18 for 10 classes: 62 tensors, 11,173,962 parameters."""
-    shapes, before = [(64, 3, 3, 3), (64,), (64,)], 64
-    for width in (64, 128, 256, 512):
-        for block in range(2):
-            shapes += [(width, before, 3, 3), (width,), (width,), (width, width, 3, 3), (width,), (width,)]
-            if block == 0 and width != before:
-                shapes += [(width, before, 1, 1), (width,), (width,)]
-            before = width
-    shapes += [(10, 512), (10,)]
     rng = np.random.default_rng(1)
-    return {f"t{at}": rng.standard_normal(shape, np.float32) for at, shape in enumerate(shapes)}
+    return {tensor.name: rng.standard_normal(tensor.shape, np.float32) for tensor in resnet18().tensors}
 
 
 def payloads(layout: Layout, clients: int, density: float) -> list[bytes]:
@@ -121,7 +114,7 @@ def alone(model: dict[str, np.ndarray], sent: list[bytes]) -> Iterator[None]:
 
 def measure(way: str, clients: int, density: float) -> dict[str, float]:
     """One cell: seconds of CPU, and MiB above what the process took before."""
-    model = resnet18()
+    model = resnet18_arrays()
     sent = payloads(Layout.of(model), clients, density)
     steps = alone(model, sent) if way == WAYS[2] else by_flower(model, sent, way == WAYS[0])
     # Dense replies take their memory before they are averaged.
@@ -142,7 +135,7 @@ def main() -> None:
     if given.cell:
         print(json.dumps(measure(given.cell[0], int(given.cell[1]), given.density)))
         return
-    dense_mib = sum(array.nbytes for array in resnet18().values()) / 2**20
+    dense_mib = sum(array.nbytes for array in resnet18_arrays().values()) / 2**20
     print(f"ResNet-18, {given.density:.1%} kept, dense {dense_mib:.1f} MiB a client; codec: {active()}")
     print(f"{'':<20}" + "".join(f"{clients:>22,}" for clients in given.clients))
     for way in WAYS:

@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
+from joulewise.benchdata import resnet18
 from joulewise.codec import VALUE_TYPES, decode, encode, encode_detailed
-from joulewise.layout import Layout, Tensor
 from joulewise.rounding import further_bits
 from joulewise.select import Selection
 
@@ -20,19 +20,6 @@ except ImportError:  # zlib is close enough to see a regression
 
 DENSITIES = [0.001, 0.01, 0.05, 0.1, 0.2]
 SEED = 0
-
-
-def resnet18():
-    """Layout of a ResNet-18 for 10 classes: 62 tensors, 11,173,962 parameters."""
-    shapes, before = [(64, 3, 3, 3), (64,), (64,)], 64
-    for width in (64, 128, 256, 512):
-        for block in range(2):
-            shapes += [(width, before, 3, 3), (width,), (width,), (width, width, 3, 3), (width,), (width,)]
-            if block == 0 and width != before:
-                shapes += [(width, before, 1, 1), (width,), (width,)]
-            before = width
-    shapes += [(10, 512), (10,)]
-    return Layout(tuple(Tensor(f"t{at}", shape, "conv", "float32") for at, shape in enumerate(shapes)))
 
 
 LAYOUT = resnet18()

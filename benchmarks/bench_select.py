@@ -19,26 +19,13 @@ import numpy as np
 import torch
 
 from joulewise import CWMP, Costs, Count, Joules, Layout, TopK, kernel, native_select, prefix, select
+from joulewise.benchdata import resnet18
 from joulewise.limits import limit_of, rank
 from joulewise.ranking import Carry
 
 DENSITIES = (0.01, 0.05, 0.10, 0.20)
 READ, TOPK, ARGPARTITION = "read", "torch.topk + gather", "np.argpartition + gather"
 Contestant = Callable[[], object]
-
-
-def resnet18() -> Layout:
-    """The 62 tensors of ResNet-18 for CIFAR-10, 11,173,962 parameters."""
-    shapes: list[tuple[int, ...]] = [(64, 3, 3, 3), (64,), (64,)]
-    before = 64
-    for width in (64, 128, 256, 512):
-        for _ in range(2):
-            shapes += [(width, before, 3, 3), (width,), (width,), (width, width, 3, 3), (width,), (width,)]
-            if before != width:
-                shapes += [(width, before, 1, 1), (width,), (width,)]
-            before = width
-    shapes += [(10, 512), (10,)]
-    return Layout.of({f"t{i}.weight": np.broadcast_to(np.float32(0), shape) for i, shape in enumerate(shapes)})
 
 
 def model() -> tuple[np.ndarray, np.ndarray, Costs]:

@@ -1391,29 +1391,6 @@ inline float float_of(std::uint32_t word) {
     return value;
 }
 
-inline int trailing_zeros(std::uint64_t word) {
-#if defined(_MSC_VER) && !defined(__clang__)
-    unsigned long place;
-    _BitScanForward64(&place, word);
-    return static_cast<int>(place);
-#else
-    return __builtin_ctzll(word);
-#endif
-}
-
-inline int ones_of(std::uint64_t word) {
-    word -= word >> 1 & 0x5555555555555555;
-    word = (word & 0x3333333333333333) + (word >> 2 & 0x3333333333333333);
-    word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0f;
-    return static_cast<int>(word * 0x0101010101010101 >> 56);
-}
-
-inline int bit_length(std::uint64_t number) {
-    int length = 0;
-    for (; number; number >>= 1) ++length;
-    return length;
-}
-
 template <typename Count>
 inline std::uint64_t lowest_bits(Count count) {  // count < 64
     return (std::uint64_t{1} << count) - 1;
@@ -1438,7 +1415,7 @@ inline void for_each(const std::uint8_t* bits, std::size_t count, const Visit& v
     for (std::size_t i = 0; i < count; i += 64) {
         std::uint64_t word = load<std::uint64_t>(bits + i / 8);
         if (count - i < 64) word &= lowest_bits(count - i);
-        for (; word; word &= word - 1) visit(i + static_cast<std::size_t>(trailing_zeros(word)));
+        for (; word; word &= word - 1) visit(i + static_cast<std::size_t>(lowest_bit(word)));
     }
 }
 
@@ -2288,7 +2265,7 @@ Status check_unary(const Stream& stream, std::uint64_t expected, Reader& reader)
     std::uint64_t found = 0;
     for (std::uint64_t at = 0; at < stream.unary_bits; at += 64) {
         const std::uint64_t left = stream.unary_bits - at, word = load<std::uint64_t>(stream.bytes + at / 8);
-        found += static_cast<std::uint64_t>(ones_of(left < 64 ? word & lowest_bits(left) : word));
+        found += static_cast<std::uint64_t>(bit_count(left < 64 ? word & lowest_bits(left) : word));
     }
     const std::uint64_t last = stream.unary_bits - 1;
     const bool ends_in_one = !stream.unary_bits || (stream.bytes[last / 8] >> (last & 7) & 1);
