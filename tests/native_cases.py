@@ -122,9 +122,10 @@ def costs_of(rng: np.random.Generator, n: int) -> Costs:
         per_kept = 10.0 ** rng.uniform(-30, 30, tensors)
     else:
         per_kept = rng.choice([1.0, 2.0, 3.0, 50.0], n)
+    by_name = {tensor.name: float(price) for tensor, price in zip(layout.tensors, per_kept, strict=False)}
     with warnings.catch_warnings():  # of prices that are too far apart: they are meant
         warnings.simplefilter("ignore", UserWarning)
-        return Costs.of(per_kept, layout, "relative")
+        return Costs.of(by_name if per_kept.size == tensors else per_kept, layout, "relative")
 
 
 def budget_of(rng: np.random.Generator, kind: type, costs: Costs, a: np.ndarray) -> object:

@@ -242,7 +242,7 @@ void encode(const Selection& kept, const std::vector<std::int64_t>& edges, int f
         hash.add(told, sizeof told);
     }
     std::vector<double> total(static_cast<std::size_t>(edges.back()), 0.5);
-    joulewise_add_float64(total.data(), edges.back(), decoded.indices.data(), decoded.values.data(), numbers[1], 0.3);
+    joulewise_add(total.data(), edges.back(), decoded.indices.data(), decoded.values.data(), numbers[1], 0.3);
     hash.add(total);
 }
 
