@@ -167,9 +167,16 @@ def costs_of(rng: np.random.Generator, layout: Layout, values: Any) -> Costs:
     )
 
 
+def named(prices: np.ndarray, layout: Layout) -> np.ndarray | dict[str, float]:
+    """Prices by tensor name where there are as many as tensors: as numbers alone they could be the coordinates'."""
+    if prices.size != len(layout.tensors):
+        return prices
+    return {tensor.name: float(price) for tensor, price in zip(layout.tensors, prices, strict=True)}
+
+
 def made_up(rng: np.random.Generator, layout: Layout) -> Costs:
     count = layout.n if rng.random() < 0.5 else len(layout.tensors)
-    costs = Costs.of(10.0 ** rng.uniform(-2, 2, count), layout, "relative")
+    costs = Costs.of(named(10.0 ** rng.uniform(-2, 2, count), layout), layout, "relative")
     blocks = ()
     if rng.random() < 0.5:
         elements = rng.integers(1, 100, len(layout.tensors))

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from budget_cases import named
 from hypothesis import strategies as st
 from reference import bits_of, per_coordinate, scores_of
 
@@ -151,7 +152,7 @@ def costs_of(layout: Layout, kind: str, per_entry: bool, seed: int) -> Costs:
     rng = np.random.default_rng(seed)
     count = layout.n if per_entry else len(layout.tensors)
     bits = rng.uniform(10.0, 60.0, len(layout.tensors))
-    costs = Costs.of(PER_KEPT[kind](rng, count), layout, "relative", bits)
+    costs = Costs.of(named(PER_KEPT[kind](rng, count), layout), layout, "relative", bits)
     return replace(costs, fixed=float(costs.per_kept.max(initial=1.0) * rng.integers(0, 3)))
 
 
