@@ -19,6 +19,7 @@ import numpy as np
 from joulewise.codec import ValueType, decode
 from joulewise.costs import Costs
 from joulewise.errors import RuleError, StateError, UpdateError
+from joulewise.fitting import fitted
 from joulewise.layout import Layout, Vector
 from joulewise.ledger import Charge, uplink_charges
 from joulewise.message import Brief
@@ -206,7 +207,7 @@ class Compressor:
         try:
             if isinstance(self.budget, Joules) and self.budget.includes_fixed and self.budget.budget < costs.fixed:
                 return self._skipped(source.added().vector, state, costs)
-            draft = Brief(source, costs, self.rule, self.budget, self.values, whole).make(rng)
+            draft = fitted(Brief(source, costs, self.rule, self.budget, self.values, whole), rng)
         except NotFinite as found:
             raise _not_finite(found, costs.layout, state) from None
         selection, encoded = draft.selection, draft.encoded
