@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the largest price is")
 @example(1155)
 @example(3689)
 @example(6292)
+@example(96994)
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_charged_energy_never_exceeds_the_budget_and_no_more_than_law_10_allows_is_left(seed):

@@ -131,21 +131,28 @@ def longest_in_blocks(brief: Brief, budget: Joules, priced: Costs, seed: int | N
 def _next_count(path: _Path, bracket: _Bracket, constant: float, aim: float) -> int:
     """How many coordinates to keep next, strictly between what fits and what does not.
 
-    The excess runs in a straight line between the nearest messages, or through the last two where all fitted. A line
-    errs to one side where the excess bends: with each further message of a streak on one side, what the other is away
-    from the aim counts half as much (the Illinois method).
+    The excess runs in a straight line between the nearest messages, or through the last two where all fitted.
     """
     before, fits = (replace(trial, spent=max(trial.spent, constant)) for trial in (bracket.before, bracket.fits))
-    misses, weight = bracket.misses, 0.5 ** (abs(bracket.streak) - 1)
+    misses = bracket.misses
     if misses is None:
         before = before if fits.spent > before.spent else replace(NOTHING, spent=constant)
         kept = path.longest(before, fits, aim)
         return min(max(kept, fits.kept + 1), 4 * fits.kept + 1, path.most)
-    if bracket.streak > 0:
-        misses = replace(misses, spent=aim + weight * (misses.spent - aim))
-    else:
-        fits = replace(fits, spent=aim + weight * (fits.spent - aim))
-    return min(max(path.longest(fits, misses, aim), fits.kept + 1), misses.kept - 1)
+    kept = path.longest(fits, misses, aim)
+    near, far = (fits, misses) if bracket.streak > 0 else (misses, fits)
+    kept = _stepped(kept, near.kept, far.kept, abs(bracket.streak))
+    return min(max(kept, fits.kept + 1), misses.kept - 1)
+
+
+def _stepped(kept: int, near: int, far: int, streak: int) -> int:
+    """The step from the nearest message, twice as long for each further one of a streak on its side.
+
+    A line errs to one side where the excess bends. Only a step to the line itself goes beyond the middle.
+    """
+    step, middle = abs(kept - near), abs(far - near) // 2
+    longer = max(step, min(step << (streak - 1), middle))
+    return near + longer if far > near else near - longer
 
 
 def _filled(brief: Brief, budget: Joules, best: Draft, room: float, seed: int | None) -> Draft:
