@@ -1303,6 +1303,7 @@ JOULEWISE_EXPORT std::uint32_t joulewise_read(const std::uint32_t* words, std::i
 #error "The codec moves words of the little-endian payload as they are; on this machine joulewise runs on NumPy."
 #endif
 
+// What is compiled for AVX2 and BMI2, and called where the processor has them; and what must become part of it.
 #if JOULEWISE_AVX2
 #define JOULEWISE_WIDE __attribute__((target("avx2,bmi,bmi2,popcnt")))
 #define JOULEWISE_INLINE __attribute__((always_inline))
@@ -1358,8 +1359,8 @@ constexpr std::uint64_t most_coordinates = std::uint64_t{1} << 32;
 constexpr std::uint64_t entry_room = 5 + 1 + 4 + 3 + 128;  // The longest table entry.
 constexpr std::size_t slack = 16;                          // Words of eight bytes are moved where fewer belong.
 constexpr std::size_t chunk = 1024;                        // Numbers that are worked on at once ...
-constexpr std::size_t window = 4096;                       // Coordinates that get a flag each at once.
 constexpr std::size_t padding = 64;                        // ... and zeros that fill the last word of their bits.
+constexpr std::ptrdiff_t window = 4096;                    // Coordinates that get a flag each at once.
 
 // ------------------------------------------------------------------------------------------------------- memory, words
 
@@ -1566,18 +1567,30 @@ void join_bytes(Chunk& work, std::size_t count, int low, int rows) {
     }
 }
 
+constexpr int few = 16;  // Bits that are sooner moved one by one.
+
+inline std::uint64_t gathered(std::uint64_t word, std::uint64_t mask) {
+    if (!(mask & (mask + 1))) return word;  // They lie at the low end.
+    if (bit_count(mask) > few) return Moves(mask).gathered(word);
+    std::uint64_t found = 0;
+    for (int place = 0; mask; ++place, mask &= mask - 1) found |= (word >> lowest_bit(mask) & 1) << place;
+    return found;
+}
+
+inline std::uint64_t spread(std::uint64_t word, std::uint64_t mask) {
+    if (!(mask & (mask + 1))) return word & mask;
+    if (bit_count(mask) > few) return Moves(mask).spread(word) & mask;
+    std::uint64_t found = 0;
+    for (; mask; word >>= 1, mask &= mask - 1) found |= (word & 1) << lowest_bit(mask);
+    return found;
+}
+
 void gather(std::uint64_t* words, const std::uint64_t* masks, std::size_t count) {
-    for (std::size_t i = 0; i < count; ++i) {
-        words[i] &= masks[i];
-        if (masks[i] & (masks[i] + 1)) words[i] = Moves(masks[i]).gathered(words[i]);
-    }
+    for (std::size_t i = 0; i < count; ++i) words[i] = gathered(words[i] & masks[i], masks[i]);
 }
 
 void spread(std::uint64_t* words, const std::uint64_t* masks, std::size_t count) {
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::uint64_t mask = masks[i];
-        words[i] = mask & (mask + 1) ? Moves(mask).spread(words[i]) & mask : words[i] & mask;
-    }
+    for (std::size_t i = 0; i < count; ++i) words[i] = spread(words[i], masks[i]);
 }
 
 void sum_up(std::uint32_t* numbers, std::size_t count) {
@@ -1703,7 +1716,7 @@ JOULEWISE_WIDE void look_up(const Dictionary& dictionary, const std::uint8_t* by
     portable::look_up(dictionary, bytes + done, count - done, found + done);
 }
 
-// How many of at most 255 * 32 bytes equal one.
+// How many of some bytes, at most 255 * 32 and a multiple of 32, equal one.
 JOULEWISE_WIDE inline std::uint32_t count_equal(const std::uint8_t* bytes, std::size_t count, int byte) {
     const __m256i own = _mm256_set1_epi8(static_cast<char>(byte));
     __m256i equal = _mm256_setzero_si256();
@@ -1778,7 +1791,7 @@ const Loops& fastest_loops() { return portable::loops; }
 
 #endif
 
-const Loops* loops = &fastest_loops();
+const Loops* loops = &fastest_loops();  // Tests alone change it.
 
 // A loop that compilers turn into vectors: compiled for any processor, and once more for AVX2.
 template <typename Body>
@@ -1826,25 +1839,24 @@ void take_planes(Chunk& work, std::size_t count, int width, const std::uint8_t* 
     }
 }
 
-// Zeros closed by a one, number after number; whole words go out, the rest waits.
+// Zeros closed by a one, number after number, as a stream of so many bits; whole words go out, the rest waits.
 class UnaryWriter {
   public:
-    explicit UnaryWriter(std::uint8_t* stream) : out_(stream) {}
+    UnaryWriter(std::uint8_t* stream, std::uint64_t bits) : out_(stream), last_(stream + bits / 64 * 8) {}
 
     void put(const std::uint32_t* numbers, std::size_t count, int shift) {
         std::size_t i = 0;
         for (; i + 4 <= count; i += 4) {
-            std::uint64_t ends[4], end = filled_;  // Four that fit into the word go at once.
+            std::uint64_t ends[4], end = 0;
             for (std::size_t j = 0; j < 4; ++j) ends[j] = end += numbers[i + j] >> shift, ++end;
-            if (end < 64) {
+            if (end < 64 && out_ < last_) {
                 const std::uint64_t one = 1;
-                word_ |= (one << ends[0] | one << ends[1]) | (one << ends[2] | one << ends[3]);
-                filled_ = end;
+                put_word((one << ends[0] | one << ends[1]) | (one << ends[2] | one << ends[3]), end);
             } else {
-                for (std::size_t j = 0; j < 4; ++j) put(numbers[i + j] >> shift);
+                for (std::size_t j = 0; j < 4; ++j) put_one(numbers[i + j] >> shift);
             }
         }
-        for (; i < count; ++i) put(numbers[i] >> shift);
+        for (; i < count; ++i) put_one(numbers[i] >> shift);
     }
 
     void finish() {  // Other parts of the stream may lie in the last bytes already.
@@ -1852,7 +1864,18 @@ class UnaryWriter {
     }
 
   private:
-    void put(std::uint32_t number) {
+    // Numbers that are put together, as less than 64 bits. The word goes out full or not: a branch would be guessed
+    // wrong once a word, which takes longer.
+    void put_word(std::uint64_t bits, std::uint64_t count) {
+        word_ |= bits << filled_;
+        store(out_, word_);
+        const std::uint64_t after = filled_ + count;
+        word_ = after < 64 ? word_ : bits >> 1 >> (63 - filled_);
+        out_ += after / 64 * 8;
+        filled_ = after % 64;
+    }
+
+    void put_one(std::uint32_t number) {
         filled_ += number;
         if (filled_ >= 64) {
             store(out_, word_);
@@ -1861,11 +1884,24 @@ class UnaryWriter {
             filled_ %= 64;
         }
         word_ |= std::uint64_t{1} << filled_++;
+        if (filled_ == 64) {
+            store(out_, word_);
+            out_ += 8;
+            word_ = filled_ = 0;
+        }
     }
 
     std::uint8_t* out_;
+    std::uint8_t* last_;  // The word that may not be full in the end.
     std::uint64_t word_ = 0, filled_ = 0;
 };
+
+// On a copy of the writer, whose members can stay in registers.
+const auto put_unary =
+    Twice([](UnaryWriter writer, const std::uint32_t* numbers, std::size_t count, int shift) JOULEWISE_INLINE {
+        writer.put(numbers, count, shift);
+        return writer;
+    });
 
 // The places of the ones in a byte, and how many there are.
 struct Ones {
@@ -1884,7 +1920,8 @@ constexpr Ones ones_of_bytes() {
 
 constexpr Ones ones_of = ones_of_bytes();
 
-// Write `first` and more for each one of a byte, and then what is overwritten or left unread, eight in all.
+// Write the places of the ones of a byte that begins at place `first`; returns how many. Eight numbers are written:
+// those beyond are to be overwritten, or left unread.
 inline std::size_t put_ones(std::uint8_t byte, std::uint32_t first, std::uint32_t* places) {
     for (int i = 0; i < 8; ++i) places[i] = first + ones_of.places[byte][i];
     return ones_of.count[byte];
@@ -2073,31 +2110,34 @@ bool sound(const std::int64_t* offsets, std::int64_t tensors) {
 const auto complement = Twice([](const Tensor* tensor, const std::uint32_t* present, std::uint64_t count,
                                  std::uint32_t* absent) JOULEWISE_INLINE {
     std::uint8_t flags[window];
-    std::uint32_t listed[window + 8];
+    std::uint32_t last[window + 8];
     const std::uint32_t* const end = present + count;
+    std::uint32_t* const absent_end = absent + (tensor->size - count);
     for (std::uint64_t begin = 0; begin < tensor->size; begin += window) {
         const auto some = static_cast<std::uint32_t>(std::min<std::uint64_t>(window, tensor->size - begin));
         const auto first = static_cast<std::uint32_t>(tensor->offset + begin);
         std::fill_n(flags, some, std::uint8_t{1});
         std::fill_n(flags + some, window - some, std::uint8_t{0});
         for (; present < end && *present - first < some; ++present) flags[*present - first] = 0;
+        // Places are written by eights: near the end of the room elsewhere.
+        const bool has_room = absent_end - absent > window;
+        std::uint32_t* const listed = has_room ? absent : last;
         std::size_t found = 0;
         for (std::uint32_t i = 0; i < some; i += 8) {
             found += put_ones(gathered(load<std::uint64_t>(flags + i)), first + i, listed + found);
         }
-        absent = std::copy_n(listed, found, absent);
+        if (!has_room) std::copy_n(last, found, absent);
+        absent += found;
     }
     return absent;
 });
 
-// The Rice parameter that makes the gaps shortest (the least of equals), and the unary bits with it.
-struct Rice {
-    int parameter;
-    std::uint64_t unary_bits;
+// Of the gaps between positions of a tensor: the sums of all `gap >> low`, `gap >> low + 1` and `gap >> low + 2`. All
+// gaps together are below 2**32.
+struct Quotients {
+    std::uint32_t sums[3];
 };
 
-// Of the gaps between positions: the sums of all `gap >> low`, `gap >> low + 1` and `gap >> low + 2`. All gaps of a
-// tensor together are below 2**32.
 const auto sum_quotients = Twice([](const std::uint32_t* positions, std::uint64_t count, int low) JOULEWISE_INLINE {
     std::uint32_t first = 0, second = 0, third = 0;
     for (std::uint64_t i = 1; i < count; ++i) {
@@ -2106,8 +2146,14 @@ const auto sum_quotients = Twice([](const std::uint32_t* positions, std::uint64_
         second += quotient >> 1;
         third += quotient >> 2;
     }
-    return std::array<std::uint32_t, 3>{first, second, third};
+    return Quotients{{first, second, third}};
 });
+
+// The Rice parameter that makes the gaps shortest (the least of equals), and the unary bits with it.
+struct Rice {
+    int parameter;
+    std::uint64_t unary_bits;
+};
 
 Rice shortest(const Tensor& tensor, const std::uint32_t* positions) {
     if (!tensor.listed) return {0, 0};
@@ -2115,7 +2161,7 @@ Rice shortest(const Tensor& tensor, const std::uint32_t* positions) {
     const auto base = static_cast<std::uint32_t>(tensor.offset);
     // With j the bit length of the mean gap the best parameter lies in j - 2 ... j (see positions.py).
     const int low = std::max(0, bit_length((positions[count - 1] - base + 1 - count) / count) - 2);
-    std::array<std::uint32_t, 3> sums = sum_quotients(positions, count, low);
+    auto [sums] = sum_quotients(positions, count, low);
     for (int more = 0; more < 3; ++more) sums[more] += (positions[0] - base) >> (low + more);
     int best = 0;
     for (int more = 1; more < 3; ++more) {
@@ -2191,7 +2237,7 @@ const auto step_symbols = Twice([](const float* __restrict values, std::size_t c
     }
 });
 
-// Symbols of some values of a tensor.
+// Symbols of some values of a tensor, computed anew whenever they are needed: that is cheaper than to keep them.
 void symbols_of(const Tensor& tensor, const float* values, std::size_t count, std::uint8_t* symbols) {
     switch (tensor.type) {
         case float32: return float_symbols<23>(values, count, symbols);
@@ -2236,13 +2282,12 @@ struct Magnitudes {
 // Count the symbols of a tensor, write its value bytes, and its rounded values where they are asked for: a chunk at a
 // time, which stays in the cache between loops. Returns whether all values are finite.
 bool split(Tensor& tensor, const float* values, std::uint8_t* bytes, float* rounded, Counter& counter) {
-    const std::uint32_t largest = largest_magnitude(values, tensor.kept);
-    if (largest > largest_finite) return false;
-    tensor.largest = tensor.type == int8 ? float_of(largest) : 0;
+    if (tensor.type == int8) tensor.largest = float_of(largest_magnitude(values, tensor.kept));
     const Magnitudes magnitudes(tensor);
     for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
         const auto some = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
         std::uint8_t symbols[chunk];
+        if (largest_magnitude(values + done, some) > largest_finite) return false;
         symbols_of(tensor, values + done, some, symbols);
         counter.add(symbols, some);
         put_others(tensor, magnitudes.of, values + done, symbols, some,
@@ -2334,25 +2379,29 @@ void put_positions(const Tensor& tensor, const std::uint32_t* positions, UnaryWr
         work.numbers[0] = own[0] - before - 1;
         for (std::size_t i = 1; i < count; ++i) work.numbers[i] = own[i] - own[i - 1] - 1;
         before = own[count - 1];
-        unary.put(work.numbers, count, tensor.parameter);
+        unary = put_unary(unary, work.numbers, count, tensor.parameter);
         put_planes(work, count, tensor.parameter, stream, places.remainders);
     }
 }
 
+const auto odd_bits_of = Twice([](const float* __restrict rounded, std::size_t count, bool sign_alone,
+                                  std::uint8_t* __restrict bits) JOULEWISE_INLINE {
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint32_t word = bits_of(rounded[i]), sign = word >> 31;
+        bits[i] = static_cast<std::uint8_t>(sign_alone ? sign : (word >> 21 & 3) | sign << 2);
+    }
+});
+
 void put_odd_bits(const Tensor& tensor, const float* rounded, Chunk& work, std::uint8_t* stream, Places& places) {
     for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
         const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
-        for (std::size_t i = 0; i < count; ++i) {
-            const std::uint32_t word = bits_of(rounded[done + i]);
-            work.bytes[i] =
-                static_cast<std::uint8_t>(tensor.type == int8 ? word >> 31 : (word >> 21 & 3) | word >> 31 << 2);
-        }
+        odd_bits_of(rounded + done, count, tensor.type == int8, work.bytes);
         loops->split_bytes(work, count, 0, odd_bits[tensor.type]);
         put_rows(work, count, odd_bits[tensor.type], stream, places.odd[tensor.type]);
     }
 }
 
-// Put the low bits of words one after another, as many as each has in its mask; returns how many.
+// Put the low bits of words one after another, of each as many as its mask has ones; returns how many.
 std::size_t pack(const std::uint64_t* words, const std::uint64_t* masks, std::size_t count, std::uint8_t* bits) {
     std::uint64_t waiting = 0;
     std::size_t put = 0;
@@ -2367,8 +2416,8 @@ std::size_t pack(const std::uint64_t* words, const std::uint64_t* masks, std::si
     return put;
 }
 
-// Levels of the codes whose planes are there, closing ones included: a value has a bit at a level if there is a one at
-// a later level.
+// Write codes of which planes hold all bits, closing ones included: a value has a bit at each level before its last
+// one.
 void put_levels(Chunk& work, std::size_t count, int longest, std::uint8_t* stream, std::uint64_t* level_at) {
     const std::size_t words = words_of(count);
     std::uint64_t live[chunk / 64] = {}, level_bits[chunk / 64];
@@ -2463,9 +2512,9 @@ struct Encoder {
         return table;
     }
 
-    void write_stream(std::uint8_t* stream, Places& places, std::uint64_t* level_at) {
+    void write_stream(std::uint8_t* stream, std::uint64_t unary_bits, Places& places, std::uint64_t* level_at) {
         Chunk work = {};
-        UnaryWriter unary(stream);
+        UnaryWriter unary(stream, unary_bits);
         const std::uint32_t* absent = dropped;
         for (std::int64_t i = 0; i < count; ++i) {
             const Tensor& tensor = tensors[i];
@@ -2632,8 +2681,9 @@ const auto sum_of = Twice([](const std::uint32_t* numbers, std::size_t count) JO
 const auto place = Twice([](const std::uint32_t* __restrict ones, std::uint32_t first, int parameter,
                             const std::uint32_t* __restrict remainders, std::uint32_t before, std::size_t count,
                             std::uint32_t* __restrict positions) JOULEWISE_INLINE {
-    for (std::uint32_t i = 0; i < count; ++i) {
-        positions[i] = ((ones[i] - first - i) << parameter) + remainders[i] + before + i;
+    for (std::size_t i = 0; i < count; ++i) {
+        const auto others = static_cast<std::uint32_t>(i);
+        positions[i] = ((ones[i] - first - others) << parameter) + remainders[i] + before + others;
     }
 });
 
@@ -2793,7 +2843,7 @@ class Meanings {
     Dictionary bytes_;
 };
 
-// Symbols of some values of a tensor.
+// Symbols of some values of a tensor, all of whose codes are read.
 void take_meanings(const Tensor& tensor, const Progress& progress, const Meanings& meanings, std::uint64_t done,
                    std::size_t count, Chunk& work, std::uint8_t* symbols) {
     if (tensor.code.count < 2) {
@@ -3029,7 +3079,7 @@ std::int32_t encode(const std::uint32_t* indices, const float* values, std::int6
     const std::uint64_t stream_bytes = (level_at[levels - 1] + 7) / 8;
     std::uint8_t* const stream = out + body_at + places.value_bytes;
     std::memset(stream, 0, static_cast<std::size_t>(stream_bytes) + slack);
-    encoder.write_stream(stream, places, level_at);
+    encoder.write_stream(stream, unary_bits, places, level_at);
     sizes[0] = table_end - out;
     sizes[1] = static_cast<std::int64_t>(body_at);
     sizes[2] = static_cast<std::int64_t>(places.value_bytes + stream_bytes);
