@@ -1442,16 +1442,38 @@ void put_bits(std::uint8_t* stream, std::uint64_t at, const std::uint8_t* bits, 
     out[8] = static_cast<std::uint8_t>(out[8] | word >> 1 >> (63 - shift));
 }
 
-// The 64 bits at bit `at` of a stream with slack bytes after its end.
-inline std::uint64_t word_at(const std::uint8_t* stream, std::uint64_t at) {
-    const std::uint8_t* in = stream + (at >> 3);
-    const unsigned shift = at & 7;
-    return load<std::uint64_t>(in) >> shift | std::uint64_t{in[8]} << 1 << (63 - shift);
-}
+// A bit stream to be read, from some bytes that nothing follows. Words are read beyond their end: the last bytes are
+// copied, and zeros follow.
+class Stream {
+  public:
+    Stream(const std::uint8_t* bytes, std::uint64_t size, std::uint64_t unary)
+        : bits(8 * size), unary_bits(unary), bytes_(bytes), end_at_(size - std::min<std::uint64_t>(size, slack)) {
+        std::copy(bytes + end_at_, bytes + size, end_);
+    }
 
-void take_bits(std::uint8_t* bits, const std::uint8_t* stream, std::uint64_t at, std::size_t count) {
-    for (std::size_t done = 0; done < count; done += 64) store(bits + done / 8, word_at(stream, at + done));
-}
+    const std::uint64_t bits, unary_bits;
+
+    const std::uint8_t* bytes() const { return bytes_; }
+
+    bool bit_at(std::uint64_t at) const { return bytes_[at / 8] >> (at & 7) & 1; }
+
+    // The 64 bits at bit `at`, which is not beyond the end.
+    std::uint64_t word_at(std::uint64_t at) const {
+        const std::uint64_t byte = at / 8;
+        const std::uint8_t* const in = byte < end_at_ ? bytes_ + byte : end_ + (byte - end_at_);
+        const unsigned shift = at & 7;
+        return load<std::uint64_t>(in) >> shift | std::uint64_t{in[8]} << 1 << (63 - shift);
+    }
+
+    void take(std::uint8_t* into, std::uint64_t at, std::size_t count) const {
+        for (std::size_t done = 0; done < count; done += 64) store(into + done / 8, word_at(at + done));
+    }
+
+  private:
+    const std::uint8_t* bytes_;
+    std::uint64_t end_at_;
+    std::uint8_t end_[2 * slack] = {};
+};
 
 // Numbers of up to 32 bits, a chunk at a time, as planes of bits, each with its own place in the stream.
 struct Chunk {
@@ -1817,8 +1839,8 @@ void put_rows(const Chunk& work, std::size_t count, int rows, std::uint8_t* stre
     for (int row = 0; row < rows; at[row++] += count) put_bits(stream, at[row], work.planes[row], count);
 }
 
-void take_rows(Chunk& work, std::size_t count, int rows, const std::uint8_t* stream, std::uint64_t* at) {
-    for (int row = 0; row < rows; at[row++] += count) take_bits(work.planes[row], stream, at[row], count);
+void take_rows(Chunk& work, std::size_t count, int rows, const Stream& stream, std::uint64_t* at) {
+    for (int row = 0; row < rows; at[row++] += count) stream.take(work.planes[row], at[row], count);
 }
 
 void put_planes(Chunk& work, std::size_t count, int width, std::uint8_t* stream, std::uint64_t* at) {
@@ -1829,7 +1851,7 @@ void put_planes(Chunk& work, std::size_t count, int width, std::uint8_t* stream,
     put_rows(work, count, width, stream, at);
 }
 
-void take_planes(Chunk& work, std::size_t count, int width, const std::uint8_t* stream, std::uint64_t* at) {
+void take_planes(Chunk& work, std::size_t count, int width, const Stream& stream, std::uint64_t* at) {
     take_rows(work, count, width, stream, at);
     loops->join_bytes(work, count, 0, std::min(8, width));
     for (std::size_t i = 0; i < count; ++i) work.numbers[i] = work.bytes[i];
@@ -2630,7 +2652,7 @@ Status take_entry(Reader& reader, std::int64_t at, Tensor& tensor) {
 
 // What the table says of the payload as a whole: how long its parts are.
 struct Extent {
-    std::uint64_t kept, dropped, value_bytes[types], plane_bits, longest_unary;
+    std::uint64_t kept, value_bytes[types], plane_bits, longest_unary;
 };
 
 Status take_table(Reader& reader, const std::int64_t* offsets, std::int64_t count, Tensor* tensors, Extent& extent) {
@@ -2644,7 +2666,6 @@ Status take_table(Reader& reader, const std::int64_t* offsets, std::int64_t coun
         if (const Status status = kept ? take_entry(reader, i, tensor) : succeeded) return status;
         const int type = tensor.type;
         extent.kept += kept;
-        extent.dropped += tensor.flipped ? tensor.listed : 0;
         extent.value_bytes[type] += kept * static_cast<std::uint64_t>(whole_bytes[type]);
         extent.plane_bits += tensor.listed * tensor.parameter + kept * static_cast<std::uint64_t>(odd_bits[type]);
         extent.longest_unary += tensor.listed + ((size - tensor.listed) >> tensor.parameter);
@@ -2652,21 +2673,14 @@ Status take_table(Reader& reader, const std::int64_t* offsets, std::int64_t coun
     return succeeded;
 }
 
-// The bit stream, with slack bytes after its end.
-struct Stream {
-    const std::uint8_t* bytes;
-    std::uint64_t bits, unary_bits;
-};
-
 // The unary stream has as many ones as positions are listed, and ends in one.
 Status check_unary(const Stream& stream, std::uint64_t expected, Reader& reader) {
     std::uint64_t found = 0;
     for (std::uint64_t at = 0; at < stream.unary_bits; at += 64) {
-        const std::uint64_t left = stream.unary_bits - at, word = load<std::uint64_t>(stream.bytes + at / 8);
+        const std::uint64_t left = stream.unary_bits - at, word = stream.word_at(at);
         found += static_cast<std::uint64_t>(bit_count(left < 64 ? word & lowest_bits(left) : word));
     }
-    const std::uint64_t last = stream.unary_bits - 1;
-    const bool ends_in_one = !stream.unary_bits || (stream.bytes[last / 8] >> (last & 7) & 1);
+    const bool ends_in_one = !stream.unary_bits || stream.bit_at(stream.unary_bits - 1);
     if (found == expected && ends_in_one) return succeeded;
     return reader.refuse(wrong_count, static_cast<std::int64_t>(found), static_cast<std::int64_t>(expected));
 }
@@ -2699,7 +2713,7 @@ bool take_positions(const Tensor& tensor, UnaryReader& unary, std::uint64_t& beg
         // Checked first, so that no shift below can overflow.
         zeros = ones[count - 1] - begin - (done + count - 1);
         if (zeros > tensor.size >> parameter) return false;
-        take_planes(work, count, parameter, stream.bytes, places.remainders);
+        take_planes(work, count, parameter, stream, places.remainders);
         // All that lies before a position: zeros of the stream, in steps of 2**parameter, remainders, other positions.
         const auto before = static_cast<std::uint32_t>(tensor.offset + remainders + done);
         if (parameter) remainders += sum_of(work.numbers, count), loops->sum_up(work.numbers, count);
@@ -2712,17 +2726,19 @@ bool take_positions(const Tensor& tensor, UnaryReader& unary, std::uint64_t& beg
 
 // Positions of all tensors. `shortest_form` becomes false where an encoder would have taken another Rice parameter.
 Status take_all_positions(const Tensor* tensors, std::int64_t count, const Stream& stream, Places& places,
-                          Reader& reader, std::uint32_t* dropped, std::uint32_t* indices, bool& shortest_form) {
+                          Reader& reader, std::uint32_t* indices, float* values, bool& shortest_form) {
     std::uint64_t expected = 0;
     for (std::int64_t i = 0; i < count; ++i) expected += tensors[i].listed;
     if (const Status status = check_unary(stream, expected, reader)) return status;
-    UnaryReader unary(stream.bytes);
+    UnaryReader unary(stream.bytes());
     std::uint64_t begin = 0;
     Chunk work = {};
     for (std::int64_t i = 0; i < count; ++i) {
         const Tensor& tensor = tensors[i];
         std::uint32_t* const kept = indices + tensor.first;
-        std::uint32_t* const positions = tensor.flipped ? dropped : kept;
+        // What is dropped, which is less than what is kept, has its place where values will be.
+        std::uint32_t* const positions =
+            tensor.flipped ? reinterpret_cast<std::uint32_t*>(values + tensor.first) : kept;
         if (!take_positions(tensor, unary, begin, work, stream, places, positions))
             return reader.refuse(outside_tensor);
         if (tensor.flipped) complement(&tensor, positions, tensor.listed, kept);
@@ -2776,7 +2792,7 @@ void take_level(Progress& progress, int level, const Stream& stream, std::uint64
         std::uint64_t* const mask = progress.mask + done;
         std::uint64_t* const plane = progress.planes + static_cast<std::size_t>(level) * progress.words + done;
         for (std::size_t i = 0; i < words; ++i) {
-            taken[i] = word_at(stream.bytes, at);
+            taken[i] = stream.word_at(at);
             at += static_cast<std::uint64_t>(bit_count(mask[i]));
         }
         loops->spread(taken, mask, words);
@@ -2859,7 +2875,7 @@ void take_meanings(const Tensor& tensor, const Progress& progress, const Meaning
 
 Status check_filling(const Stream& stream, std::uint64_t at, Reader& reader) {
     const std::uint64_t left = stream.bits - at;
-    if (left <= 7 && !(word_at(stream.bytes, at) & lowest_bits(left))) return succeeded;
+    if (left <= 7 && !(stream.word_at(at) & lowest_bits(left))) return succeeded;
     return reader.refuse(filled_wrongly, static_cast<std::int64_t>(left));
 }
 
@@ -2876,7 +2892,7 @@ const auto join_shorter =
 void join(const Tensor& tensor, const float* magnitudes, const std::uint8_t* symbols, std::size_t count,
           const std::uint8_t* bytes, Chunk& work, const Stream& stream, Places& places, float* values) {
     const int type = tensor.type;
-    take_rows(work, count, odd_bits[type], stream.bytes, places.odd[type]);
+    take_rows(work, count, odd_bits[type], stream, places.odd[type]);
     loops->join_bytes(work, count, 0, odd_bits[type]);
     const std::uint8_t* const own = bytes + places.bytes[type];
     switch (tensor.type) {
@@ -2957,16 +2973,15 @@ void start(const Tensor* tensors, std::int64_t count, std::uint64_t* words, Prog
     }
 }
 
-Status take_body(const Tensor* tensors, std::int64_t count, const Extent& extent, const Stream& stream,
-                 const std::uint8_t* bytes, Reader& reader, std::uint32_t* indices, float* values) {
-    Scratch<std::uint32_t> dropped(extent.dropped);
+Status take_body(const Tensor* tensors, std::int64_t count, const Stream& stream, const std::uint8_t* bytes,
+                 Reader& reader, std::uint32_t* indices, float* values) {
     Scratch<std::uint64_t> words(symbol_words(tensors, count));
     Scratch<Progress> progress(static_cast<std::uint64_t>(count));
     Meanings meanings;
-    if (dropped.failed() || words.failed() || progress.failed() || meanings.failed()) return out_of_memory;
+    if (words.failed() || progress.failed() || meanings.failed()) return out_of_memory;
     Places places = places_of(tensors, count, stream.unary_bits);
     bool shortest_form = true;
-    Status status = take_all_positions(tensors, count, stream, places, reader, dropped.get(), indices, shortest_form);
+    Status status = take_all_positions(tensors, count, stream, places, reader, indices, values, shortest_form);
     if (status) return status;
     start(tensors, count, words.get(), progress.get());
     std::uint64_t at = places.symbols;
@@ -3123,13 +3138,8 @@ std::int32_t decode(const std::uint8_t* payload, std::int64_t size, std::int64_t
         return invalid_argument;
     }
     const std::uint8_t* const bytes = payload + body_at;
-    const std::uint64_t stream_bytes = left - value_bytes;
-    Scratch<std::uint8_t> copy(stream_bytes + slack);  // Words are read beyond its end.
-    if (copy.failed()) return out_of_memory;
-    std::memcpy(copy.get(), bytes + value_bytes, static_cast<std::size_t>(stream_bytes));
-    std::memset(copy.get() + stream_bytes, 0, slack);
-    const Stream stream = {copy.get(), 8 * stream_bytes, unary};
-    return take_body(all.get(), tensors, extent, stream, bytes, reader, indices, values);
+    const Stream stream(bytes + value_bytes, left - value_bytes, unary);
+    return take_body(all.get(), tensors, stream, bytes, reader, indices, values);
 }
 
 }  // namespace codec
