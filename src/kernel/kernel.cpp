@@ -17,6 +17,8 @@
 #include <new>
 #include <optional>
 #include <thread>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -1301,6 +1303,15 @@ JOULEWISE_EXPORT std::uint32_t joulewise_read(const std::uint32_t* words, std::i
 #error "The codec moves words of the little-endian payload as they are; on this machine joulewise runs on NumPy."
 #endif
 
+// What is compiled for AVX2 and BMI2, and called where the processor has them; and what must become part of it.
+#if JOULEWISE_AVX2
+#define JOULEWISE_WIDE __attribute__((target("avx2,bmi,bmi2,popcnt")))
+#define JOULEWISE_INLINE __attribute__((always_inline))
+#else
+#define JOULEWISE_WIDE
+#define JOULEWISE_INLINE
+#endif
+
 namespace {
 namespace codec {
 
@@ -1347,7 +1358,9 @@ constexpr double steps = 127;
 constexpr std::uint64_t most_coordinates = std::uint64_t{1} << 32;
 constexpr std::uint64_t entry_room = 5 + 1 + 4 + 3 + 128;  // The longest table entry.
 constexpr std::size_t slack = 16;                          // Words of eight bytes are moved where fewer belong.
-constexpr std::size_t chunk = 1024;                        // Numbers that are worked on at once.
+constexpr std::size_t chunk = 1024;                        // Numbers that are worked on at once ...
+constexpr std::size_t padding = 64;                        // ... and zeros that fill the last word of their bits.
+constexpr std::ptrdiff_t window = 4096;                    // Coordinates that get a flag each at once.
 
 // ------------------------------------------------------------------------------------------------------- memory, words
 
@@ -1407,16 +1420,8 @@ inline std::uint64_t transposed(std::uint64_t matrix) {
 }
 
 // Byte i of a word, 0 or 1, as bit i.
-inline unsigned gathered(std::uint64_t flags) { return static_cast<unsigned>(flags * 0x0102040810204080 >> 56); }
-
-// Call with the place of each bit that is set among `count`: without a branch that hangs on a single bit.
-template <typename Visit>
-inline void for_each(const std::uint8_t* bits, std::size_t count, const Visit& visit) {
-    for (std::size_t i = 0; i < count; i += 64) {
-        std::uint64_t word = load<std::uint64_t>(bits + i / 8);
-        if (count - i < 64) word &= lowest_bits(count - i);
-        for (; word; word &= word - 1) visit(i + static_cast<std::size_t>(lowest_bit(word)));
-    }
+inline std::uint8_t gathered(std::uint64_t flags) {
+    return static_cast<std::uint8_t>(flags * 0x0102040810204080 >> 56);
 }
 
 // --------------------------------------------------------------------------------------------------------- bit streams
@@ -1437,28 +1442,139 @@ void put_bits(std::uint8_t* stream, std::uint64_t at, const std::uint8_t* bits, 
     out[8] = static_cast<std::uint8_t>(out[8] | word >> 1 >> (63 - shift));
 }
 
-// The 64 bits at bit `at` of a stream with slack bytes after its end.
-inline std::uint64_t word_at(const std::uint8_t* stream, std::uint64_t at) {
-    const std::uint8_t* in = stream + (at >> 3);
-    const unsigned shift = at & 7;
-    return load<std::uint64_t>(in) >> shift | std::uint64_t{in[8]} << 1 << (63 - shift);
-}
+// A bit stream to be read, from some bytes that nothing follows. Words are read beyond their end: the last bytes are
+// copied, and zeros follow.
+class Stream {
+  public:
+    Stream(const std::uint8_t* bytes, std::uint64_t size, std::uint64_t unary)
+        : bits(8 * size), unary_bits(unary), bytes_(bytes), end_at_(size - std::min<std::uint64_t>(size, slack)) {
+        std::copy(bytes + end_at_, bytes + size, end_);
+    }
 
-void take_bits(std::uint8_t* bits, const std::uint8_t* stream, std::uint64_t at, std::size_t count) {
-    for (std::size_t done = 0; done < count; done += 64) store(bits + done / 8, word_at(stream, at + done));
-}
+    const std::uint64_t bits, unary_bits;
+
+    const std::uint8_t* bytes() const { return bytes_; }
+
+    bool bit_at(std::uint64_t at) const { return bytes_[at / 8] >> (at & 7) & 1; }
+
+    // The 64 bits at bit `at`, which is not beyond the end.
+    std::uint64_t word_at(std::uint64_t at) const {
+        const std::uint64_t byte = at / 8;
+        const std::uint8_t* const in = byte < end_at_ ? bytes_ + byte : end_ + (byte - end_at_);
+        const unsigned shift = at & 7;
+        return load<std::uint64_t>(in) >> shift | std::uint64_t{in[8]} << 1 << (63 - shift);
+    }
+
+    void take(std::uint8_t* into, std::uint64_t at, std::size_t count) const {
+        for (std::size_t done = 0; done < count; done += 64) store(into + done / 8, word_at(at + done));
+    }
+
+  private:
+    const std::uint8_t* bytes_;
+    std::uint64_t end_at_;
+    std::uint8_t end_[2 * slack] = {};
+};
 
 // Numbers of up to 32 bits, a chunk at a time, as planes of bits, each with its own place in the stream.
 struct Chunk {
     std::uint32_t numbers[chunk];
-    std::uint8_t bytes[chunk + slack];
+    std::uint8_t bytes[chunk + padding];
     std::uint8_t planes[most_planes][chunk / 8 + slack];
 };
 
-// The planes of the low bits of work.bytes, from plane `low` on.
+constexpr std::size_t words_of(std::uint64_t bits) { return static_cast<std::size_t>((bits + 63) / 64); }
+
+// Bits that are set in a mask, moved together at the low end (Hacker's Delight, section 7-4): `moved` holds the steps,
+// which `spread` takes back.
+struct Moves {
+    std::uint64_t moved[6];
+
+    explicit Moves(std::uint64_t mask) {
+        std::uint64_t unset = ~mask << 1;
+        for (int step = 0; step < 6; ++step) {
+            std::uint64_t odd = unset;  // Where the number of unset bits below is odd.
+            for (int shift = 1; shift < 64; shift *= 2) odd ^= odd << shift;
+            moved[step] = odd & mask;
+            mask = (mask ^ moved[step]) | moved[step] >> (1 << step);
+            unset &= ~odd;
+        }
+    }
+
+    std::uint64_t gathered(std::uint64_t word) const {
+        for (int step = 0; step < 6; ++step) {
+            const std::uint64_t moving = word & moved[step];
+            word = (word ^ moving) | moving >> (1 << step);
+        }
+        return word;
+    }
+
+    std::uint64_t spread(std::uint64_t word) const {
+        for (int step = 5; step >= 0; --step) {
+            const std::uint64_t still = word & ~moved[step];
+            word = ((word << (1 << step)) & moved[step]) | still;
+        }
+        return word;
+    }
+};
+
+// What each byte stands for. Of a few, those that occur are listed, and `size` says how many.
+struct Dictionary {
+    static constexpr int most = 16;
+
+    std::uint8_t meaning[256];
+    std::uint8_t listed[most];
+    int size = 0;
+
+    void add(std::uint8_t byte, std::uint8_t means) {
+        meaning[byte] = means;
+        if (size < most) listed[size] = byte;
+        ++size;
+    }
+};
+
+// Four counts of each byte, to be added up, so that runs of one byte do not wait for each other.
+using Occurrences = std::uint32_t[4][256];
+
+// Fraction and sign of a float32 in 24 bits, and back.
+inline std::uint32_t without_exponent(float value) {
+    const std::uint32_t word = bits_of(value);
+    return (word & 0x7fffff) | word >> 31 << 23;
+}
+
+template <int width>
+inline float joined(std::uint32_t symbol, std::uint32_t further) {
+    const std::uint32_t mantissa = further & ((1u << width) - 1);
+    return float_of(symbol << 23 | mantissa << (23 - width) | further >> width << 31);
+}
+
+// ----------------------------------------------------------------------------------------------------- innermost loops
+//
+// Written twice: for any processor, and with AVX2 and BMI2, which are looked for at run time. Both give the same bits.
+
+struct Loops {
+    bool wide;
+    // The planes of the low bits of work.bytes, from plane `low` on, and back. Whole words: zeros follow the last bit.
+    void (*split_bytes)(Chunk& work, std::size_t count, int low, int rows);
+    void (*join_bytes)(Chunk& work, std::size_t count, int low, int rows);
+    // The bits of each word that its mask marks, at its low end; and back.
+    void (*gather)(std::uint64_t* words, const std::uint64_t* masks, std::size_t count);
+    void (*spread)(std::uint64_t* words, const std::uint64_t* masks, std::size_t count);
+    // Each number becomes the sum of all up to it, modulo 2**32.
+    void (*sum_up)(std::uint32_t* numbers, std::size_t count);
+    // Replace bytes by what a dictionary says.
+    void (*look_up)(const Dictionary& dictionary, const std::uint8_t* bytes, std::size_t count, std::uint8_t* found);
+    // Add to `occurrences` how often each byte is there.
+    void (*count_bytes)(const std::uint8_t* bytes, std::size_t count, Occurrences& occurrences);
+    // Mantissa and sign of float32 numbers as three bytes each, and back. Nothing beyond the last byte is touched.
+    void (*put_triples)(const float* values, std::size_t count, std::uint8_t* bytes);
+    void (*join_triples)(const std::uint8_t* symbols, const std::uint8_t* bytes, std::size_t count, float* values);
+};
+
+namespace portable {
+
 void split_bytes(Chunk& work, std::size_t count, int low, int rows) {
-    store(work.bytes + count, std::uint64_t{0});
-    for (std::size_t i = 0; i < count; i += 8) {
+    std::fill_n(work.bytes + count, padding, std::uint8_t{0});
+    for (std::size_t i = 0; i < 64 * words_of(count); i += 8) {
         const std::uint64_t matrix = transposed(load<std::uint64_t>(work.bytes + i));
         for (int row = 0; row < rows; ++row)
             work.planes[low + row][i / 8] = static_cast<std::uint8_t>(matrix >> 8 * row);
@@ -1473,53 +1589,296 @@ void join_bytes(Chunk& work, std::size_t count, int low, int rows) {
     }
 }
 
+constexpr int few = 16;  // Bits that are sooner moved one by one.
+
+inline std::uint64_t gathered(std::uint64_t word, std::uint64_t mask) {
+    if (!(mask & (mask + 1))) return word;  // They lie at the low end.
+    if (bit_count(mask) > few) return Moves(mask).gathered(word);
+    std::uint64_t found = 0;
+    for (int place = 0; mask; ++place, mask &= mask - 1) found |= (word >> lowest_bit(mask) & 1) << place;
+    return found;
+}
+
+inline std::uint64_t spread(std::uint64_t word, std::uint64_t mask) {
+    if (!(mask & (mask + 1))) return word & mask;
+    if (bit_count(mask) > few) return Moves(mask).spread(word) & mask;
+    std::uint64_t found = 0;
+    for (; mask; word >>= 1, mask &= mask - 1) found |= (word & 1) << lowest_bit(mask);
+    return found;
+}
+
+void gather(std::uint64_t* words, const std::uint64_t* masks, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) words[i] = gathered(words[i] & masks[i], masks[i]);
+}
+
+void spread(std::uint64_t* words, const std::uint64_t* masks, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) words[i] = spread(words[i], masks[i]);
+}
+
+void sum_up(std::uint32_t* numbers, std::size_t count) {
+    std::uint32_t sum = 0;
+    for (std::size_t i = 0; i < count; ++i) numbers[i] = sum += numbers[i];
+}
+
+void look_up(const Dictionary& dictionary, const std::uint8_t* bytes, std::size_t count, std::uint8_t* found) {
+    for (std::size_t i = 0; i < count; ++i) found[i] = dictionary.meaning[bytes[i]];
+}
+
+void count_bytes(const std::uint8_t* bytes, std::size_t count, Occurrences& occurrences) {
+    std::size_t done = 0;
+    for (; done + 8 <= count; done += 8) {
+        const auto eight = load<std::uint64_t>(bytes + done);
+        for (int i = 0; i < 8; ++i) ++occurrences[i & 3][eight >> 8 * i & 255];
+    }
+    for (; done < count; ++done) ++occurrences[0][bytes[done]];
+}
+
+void put_triples(const float* values, std::size_t count, std::uint8_t* bytes) {
+    if (!count) return;
+    // The fourth byte of each is overwritten by the next.
+    for (std::size_t i = 0; i + 1 < count; ++i) store(bytes + 3 * i, without_exponent(values[i]));
+    const std::uint32_t last = without_exponent(values[count - 1]);
+    for (unsigned place = 0; place < 3; ++place) bytes[3 * count - 3 + place] = last >> 8 * place & 255;
+}
+
+void join_triples(const std::uint8_t* symbols, const std::uint8_t* bytes, std::size_t count, float* values) {
+    if (!count) return;
+    const std::size_t last = count - 1;  // A payload may end with its third byte.
+    for (std::size_t i = 0; i < last; ++i) {
+        values[i] = joined<23>(symbols[i], load<std::uint32_t>(bytes + 3 * i) & 0xffffff);
+    }
+    const std::uint32_t further = load<std::uint16_t>(bytes + 3 * last) | std::uint32_t{bytes[3 * last + 2]} << 16;
+    values[last] = joined<23>(symbols[last], further);
+}
+
+constexpr Loops loops = {false,  split_bytes, join_bytes,  gather,      spread,
+                         sum_up, look_up,     count_bytes, put_triples, join_triples};
+
+}  // namespace portable
+
+#if JOULEWISE_AVX2
+
+namespace wide {
+
+JOULEWISE_WIDE inline __m256i load_wide(const void* from) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(from));
+}
+
+JOULEWISE_WIDE inline void store_wide(void* to, __m256i vector) {
+    _mm256_storeu_si256(static_cast<__m256i*>(to), vector);
+}
+
+JOULEWISE_WIDE void split_bytes(Chunk& work, std::size_t count, int low, int rows) {
+    std::fill_n(work.bytes + count, padding, std::uint8_t{0});
+    for (std::size_t i = 0; i < 64 * words_of(count); i += 32) {
+        const __m256i bytes = load_wide(work.bytes + i);
+        for (int row = 0; row < rows; ++row) {  // Its bit becomes the uppermost of each byte, which are collected.
+            const __m256i moved = _mm256_sll_epi16(bytes, _mm_cvtsi32_si128(7 - row));
+            store(work.planes[low + row] + i / 8, _mm256_movemask_epi8(moved));
+        }
+    }
+}
+
+JOULEWISE_WIDE void join_bytes(Chunk& work, std::size_t count, int low, int rows) {
+    const __m256i byte_of = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i bit_of = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
+    for (std::size_t i = 0; i < count; i += 32) {
+        __m256i joined = _mm256_setzero_si256();
+        for (int row = 0; row < rows; ++row) {
+            const __m256i bits = _mm256_set1_epi32(load<std::int32_t>(work.planes[low + row] + i / 8));
+            const __m256i own = _mm256_and_si256(_mm256_shuffle_epi8(bits, byte_of), bit_of);
+            const __m256i value = _mm256_set1_epi8(static_cast<char>(1 << row));
+            joined = _mm256_or_si256(joined, _mm256_and_si256(_mm256_cmpeq_epi8(own, bit_of), value));
+        }
+        store_wide(work.bytes + i, joined);
+    }
+}
+
+JOULEWISE_WIDE void gather(std::uint64_t* words, const std::uint64_t* masks, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) words[i] = _pext_u64(words[i], masks[i]);
+}
+
+JOULEWISE_WIDE void spread(std::uint64_t* words, const std::uint64_t* masks, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) words[i] = _pdep_u64(words[i], masks[i]);
+}
+
+JOULEWISE_WIDE void sum_up(std::uint32_t* numbers, std::size_t count) {
+    const __m256i last = _mm256_set1_epi32(7), fourth = _mm256_setr_epi32(3, 3, 3, 3, 3, 3, 3, 3);
+    const __m256i upper = _mm256_setr_epi32(0, 0, 0, 0, -1, -1, -1, -1);
+    __m256i before = _mm256_setzero_si256();
+    std::size_t done = 0;
+    for (; done + 8 <= count; done += 8) {
+        __m256i sums = load_wide(numbers + done);
+        sums = _mm256_add_epi32(sums, _mm256_slli_si256(sums, 4));
+        sums = _mm256_add_epi32(sums, _mm256_slli_si256(sums, 8));
+        const __m256i lower = _mm256_and_si256(_mm256_permutevar8x32_epi32(sums, fourth), upper);
+        sums = _mm256_add_epi32(sums, lower);
+        store_wide(numbers + done, _mm256_add_epi32(sums, before));
+        before = _mm256_add_epi32(before, _mm256_permutevar8x32_epi32(sums, last));
+    }
+    auto sum = static_cast<std::uint32_t>(_mm256_cvtsi256_si32(before));
+    for (; done < count; ++done) numbers[done] = sum += numbers[done];
+}
+
+// Few bytes are compared with each that occurs.
+JOULEWISE_WIDE void look_up(const Dictionary& dictionary, const std::uint8_t* bytes, std::size_t count,
+                            std::uint8_t* found) {
+    std::size_t done = 0;
+    for (; dictionary.size <= Dictionary::most && done + 32 <= count; done += 32) {
+        const __m256i own = load_wide(bytes + done);
+        __m256i meanings = _mm256_setzero_si256();
+        for (int i = 0; i < dictionary.size; ++i) {
+            const std::uint8_t byte = dictionary.listed[i];
+            const __m256i equal = _mm256_cmpeq_epi8(own, _mm256_set1_epi8(static_cast<char>(byte)));
+            const __m256i meaning = _mm256_set1_epi8(static_cast<char>(dictionary.meaning[byte]));
+            meanings = _mm256_or_si256(meanings, _mm256_and_si256(equal, meaning));
+        }
+        store_wide(found + done, meanings);
+    }
+    portable::look_up(dictionary, bytes + done, count - done, found + done);
+}
+
+// How many of some bytes, at most 255 * 32 and a multiple of 32, equal one.
+JOULEWISE_WIDE inline std::uint32_t count_equal(const std::uint8_t* bytes, std::size_t count, int byte) {
+    const __m256i own = _mm256_set1_epi8(static_cast<char>(byte));
+    __m256i equal = _mm256_setzero_si256();
+    for (std::size_t i = 0; i < count; i += 32) {
+        equal = _mm256_sub_epi8(equal, _mm256_cmpeq_epi8(load_wide(bytes + i), own));
+    }
+    const __m256i four = _mm256_sad_epu8(equal, _mm256_setzero_si256());
+    const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1));
+    return static_cast<std::uint32_t>(_mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 2));
+}
+
+// Bytes that lie close together are counted one after the other.
+JOULEWISE_WIDE void count_bytes(const std::uint8_t* bytes, std::size_t count, Occurrences& occurrences) {
+    const std::size_t whole = std::min<std::size_t>(count, chunk) / 32 * 32;
+    std::uint8_t low = 255, high = 0;
+    for (std::size_t i = 0; i < whole; ++i) low = std::min(low, bytes[i]), high = std::max(high, bytes[i]);
+    const bool few = high - low < Dictionary::most;
+    for (int byte = low; few && byte <= high; ++byte) occurrences[0][byte] += count_equal(bytes, whole, byte);
+    portable::count_bytes(bytes + (few ? whole : 0), count - (few ? whole : 0), occurrences);
+}
+
+JOULEWISE_WIDE void put_triples(const float* values, std::size_t count, std::uint8_t* bytes) {
+    const __m256i fraction = _mm256_set1_epi32(0x7fffff), sign = _mm256_set1_epi32(0x800000);
+    const __m256i order = _mm256_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1,  //
+                                           0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    std::size_t done = 0;
+    for (; done + 10 <= count; done += 8) {  // 28 bytes are written, of which the last four are overwritten.
+        const __m256i words = load_wide(values + done);
+        const __m256i signs = _mm256_and_si256(_mm256_srli_epi32(words, 8), sign);
+        const __m256i triples = _mm256_or_si256(_mm256_and_si256(words, fraction), signs);
+        const __m256i packed = _mm256_shuffle_epi8(triples, order);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + 3 * done), _mm256_castsi256_si128(packed));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + 3 * done + 12), _mm256_extracti128_si256(packed, 1));
+    }
+    portable::put_triples(values + done, count - done, bytes + 3 * done);
+}
+
+JOULEWISE_WIDE void join_triples(const std::uint8_t* symbols, const std::uint8_t* bytes, std::size_t count,
+                                 float* values) {
+    const __m256i fraction = _mm256_set1_epi32(0x7fffff), sign = _mm256_set1_epi32(INT32_MIN);
+    const __m256i order = _mm256_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1,  //
+                                           0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1);
+    std::size_t done = 0;
+    for (; done + 10 <= count; done += 8) {  // 28 bytes are read.
+        const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + 3 * done));
+        const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + 3 * done + 12));
+        const __m256i triples = _mm256_shuffle_epi8(_mm256_set_m128i(high, low), order);
+        const __m128i eight = _mm_cvtsi64_si128(load<long long>(symbols + done));
+        const __m256i exponents = _mm256_slli_epi32(_mm256_cvtepu8_epi32(eight), 23);
+        const __m256i signs = _mm256_and_si256(_mm256_slli_epi32(triples, 8), sign);
+        const __m256i rest = _mm256_or_si256(_mm256_and_si256(triples, fraction), exponents);
+        store_wide(values + done, _mm256_or_si256(rest, signs));
+    }
+    portable::join_triples(symbols + done, bytes + 3 * done, count - done, values + done);
+}
+
+constexpr Loops loops = {true,   split_bytes, join_bytes,  gather,      spread,
+                         sum_up, look_up,     count_bytes, put_triples, join_triples};
+
+}  // namespace wide
+
+// AMD's processors of family 17h have BMI2, but gather and spread bit by bit, more slowly than the portable loops.
+const Loops& fastest_loops() {
+    __builtin_cpu_init();
+    const bool has_all = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+    return has_all && !__builtin_cpu_is("amdfam17h") ? wide::loops : portable::loops;
+}
+
+#else
+
+const Loops& fastest_loops() { return portable::loops; }
+
+#endif
+
+const Loops* loops = &fastest_loops();  // Tests alone change it.
+
+// A loop that compilers turn into vectors: compiled for any processor, and once more for AVX2.
+template <typename Body>
+class Twice {
+  public:
+    constexpr explicit Twice(Body body) : body_(body) {}
+
+    template <typename... Arguments>
+    auto operator()(Arguments... arguments) const {
+        return loops->wide ? wide(body_, arguments...) : body_(arguments...);
+    }
+
+  private:
+    template <typename... Arguments>
+    JOULEWISE_WIDE static auto wide(Body body, Arguments... arguments) {
+        return body(arguments...);
+    }
+
+    Body body_;
+};
+
 void put_rows(const Chunk& work, std::size_t count, int rows, std::uint8_t* stream, std::uint64_t* at) {
     for (int row = 0; row < rows; at[row++] += count) put_bits(stream, at[row], work.planes[row], count);
 }
 
-void take_rows(Chunk& work, std::size_t count, int rows, const std::uint8_t* stream, std::uint64_t* at) {
-    for (int row = 0; row < rows; at[row++] += count) take_bits(work.planes[row], stream, at[row], count);
+void take_rows(Chunk& work, std::size_t count, int rows, const Stream& stream, std::uint64_t* at) {
+    for (int row = 0; row < rows; at[row++] += count) stream.take(work.planes[row], at[row], count);
 }
 
 void put_planes(Chunk& work, std::size_t count, int width, std::uint8_t* stream, std::uint64_t* at) {
     for (int low = 0; low < width; low += 8) {
         for (std::size_t i = 0; i < count; ++i) work.bytes[i] = static_cast<std::uint8_t>(work.numbers[i] >> low);
-        split_bytes(work, count, low, std::min(8, width - low));
+        loops->split_bytes(work, count, low, std::min(8, width - low));
     }
     put_rows(work, count, width, stream, at);
 }
 
-void take_planes(Chunk& work, std::size_t count, int width, const std::uint8_t* stream, std::uint64_t* at) {
+void take_planes(Chunk& work, std::size_t count, int width, const Stream& stream, std::uint64_t* at) {
     take_rows(work, count, width, stream, at);
-    join_bytes(work, count, 0, std::min(8, width));
+    loops->join_bytes(work, count, 0, std::min(8, width));
     for (std::size_t i = 0; i < count; ++i) work.numbers[i] = work.bytes[i];
     for (int low = 8; low < width; low += 8) {
-        join_bytes(work, count, low, std::min(8, width - low));
+        loops->join_bytes(work, count, low, std::min(8, width - low));
         for (std::size_t i = 0; i < count; ++i) work.numbers[i] |= std::uint32_t{work.bytes[i]} << low;
     }
 }
 
-// Zeros closed by a one, number after number; whole words go out, the rest waits.
+// Zeros closed by a one, number after number, as a stream of so many bits; whole words go out, the rest waits.
 class UnaryWriter {
   public:
-    explicit UnaryWriter(std::uint8_t* stream) : out_(stream) {}
+    UnaryWriter(std::uint8_t* stream, std::uint64_t bits) : out_(stream), last_(stream + bits / 64 * 8) {}
 
     void put(const std::uint32_t* numbers, std::size_t count, int shift) {
-        std::uint8_t* out = out_;
-        std::uint64_t word = word_, filled = filled_;
-        for (std::size_t i = 0; i < count; ++i) {
-            filled += numbers[i] >> shift;
-            if (filled >= 64) {
-                store(out, word);
-                out += filled / 64 * 8;  // The stream holds zeros already.
-                word = 0;
-                filled %= 64;
+        std::size_t i = 0;
+        for (; i + 4 <= count; i += 4) {
+            std::uint64_t ends[4], end = 0;
+            for (std::size_t j = 0; j < 4; ++j) ends[j] = end += numbers[i + j] >> shift, ++end;
+            if (end < 64 && out_ < last_) {
+                const std::uint64_t one = 1;
+                put_word((one << ends[0] | one << ends[1]) | (one << ends[2] | one << ends[3]), end);
+            } else {
+                for (std::size_t j = 0; j < 4; ++j) put_one(numbers[i + j] >> shift);
             }
-            word |= std::uint64_t{1} << filled++;
         }
-        out_ = out;
-        word_ = word;
-        filled_ = filled;
+        for (; i < count; ++i) put_one(numbers[i] >> shift);
     }
 
     void finish() {  // Other parts of the stream may lie in the last bytes already.
@@ -1527,63 +1886,93 @@ class UnaryWriter {
     }
 
   private:
+    // Numbers that are put together, as less than 64 bits. The word goes out full or not: a branch would be guessed
+    // wrong once a word, which takes longer.
+    void put_word(std::uint64_t bits, std::uint64_t count) {
+        word_ |= bits << filled_;
+        store(out_, word_);
+        const std::uint64_t after = filled_ + count;
+        word_ = after < 64 ? word_ : bits >> 1 >> (63 - filled_);
+        out_ += after / 64 * 8;
+        filled_ = after % 64;
+    }
+
+    void put_one(std::uint32_t number) {
+        filled_ += number;
+        if (filled_ >= 64) {
+            store(out_, word_);
+            out_ += filled_ / 64 * 8;  // The stream holds zeros already.
+            word_ = 0;
+            filled_ %= 64;
+        }
+        word_ |= std::uint64_t{1} << filled_++;
+        if (filled_ == 64) {
+            store(out_, word_);
+            out_ += 8;
+            word_ = filled_ = 0;
+        }
+    }
+
     std::uint8_t* out_;
+    std::uint8_t* last_;  // The word that may not be full in the end.
     std::uint64_t word_ = 0, filled_ = 0;
 };
 
-// What a byte of a unary stream holds: the zeros before each of its ones, how many ones, and the zeros after the last.
-struct Runs {
-    std::uint32_t zeros[256][8];
-    std::uint8_t ones[256], left[256];
+// On a copy of the writer, whose members can stay in registers.
+const auto put_unary =
+    Twice([](UnaryWriter writer, const std::uint32_t* numbers, std::size_t count, int shift) JOULEWISE_INLINE {
+        writer.put(numbers, count, shift);
+        return writer;
+    });
+
+// The places of the ones in a byte, and how many there are.
+struct Ones {
+    std::uint8_t places[256][8], count[256];
 };
 
-constexpr Runs runs_of_bytes() {
-    Runs runs = {};
+constexpr Ones ones_of_bytes() {
+    Ones ones = {};
     for (int byte = 0; byte < 256; ++byte) {
         for (int bit = 0; bit < 8; ++bit) {
-            if (byte >> bit & 1) {
-                runs.zeros[byte][runs.ones[byte]++] = runs.left[byte];
-                runs.left[byte] = 0;
-            } else {
-                ++runs.left[byte];
-            }
+            if (byte >> bit & 1) ones.places[byte][ones.count[byte]++] = static_cast<std::uint8_t>(bit);
         }
     }
-    return runs;
+    return ones;
 }
 
-constexpr Runs runs = runs_of_bytes();
+constexpr Ones ones_of = ones_of_bytes();
+
+// Write the places of the ones of a byte that begins at place `first`; returns how many. Eight numbers are written:
+// those beyond are to be overwritten, or left unread.
+inline std::size_t put_ones(std::uint8_t byte, std::uint32_t first, std::uint32_t* places) {
+    for (int i = 0; i < 8; ++i) places[i] = first + ones_of.places[byte][i];
+    return ones_of.count[byte];
+}
+
+// Places of ones in a stream from byte `bytes` on, which is at bit `at`, until there are `count`; returns how many.
+const auto list_ones = Twice([](const std::uint8_t* bytes, std::uint32_t at, std::size_t found, std::size_t count,
+                                std::uint32_t* places) JOULEWISE_INLINE {
+    for (; found < count; at += 8) found += put_ones(*bytes++, at, places + found);
+    return std::make_pair(at, found);
+});
 
 class UnaryReader {
   public:
-    explicit UnaryReader(const std::uint8_t* stream) : in_(stream) {}
+    explicit UnaryReader(const std::uint8_t* stream) : stream_(stream) {}
 
-    // The zeros before each of the next ones, which must be there; there is room for eight more. Returns their sum,
-    // which is too large for any tensor where a number is too large for 32 bits.
-    std::uint64_t take(std::uint32_t* quotients, std::size_t count) {
-        const std::uint8_t* in = in_;
-        std::uint64_t zeros = zeros_, sum = 0;
-        std::size_t found = waiting_;
-        std::copy(next_, next_ + 8, quotients);
-        while (found < count) {
-            const std::uint8_t byte = *in++;
-            std::memcpy(quotients + found, runs.zeros[byte], sizeof runs.zeros[byte]);
-            quotients[found] += static_cast<std::uint32_t>(std::min<std::uint64_t>(zeros, 0xfffffff0));
-            zeros = (runs.ones[byte] ? 0 : zeros) + runs.left[byte];
-            found += runs.ones[byte];
-        }
-        for (std::size_t i = 0; i < count; ++i) sum += quotients[i];
-        std::copy(quotients + count, quotients + count + 8, next_);
+    // The places in the stream of the next ones, which must be there; there is room for eight more.
+    void take(std::uint32_t* places, std::size_t count) {
+        std::copy(next_, next_ + 8, places);
+        std::size_t found;
+        std::tie(at_, found) = list_ones(stream_ + at_ / 8, at_, waiting_, count, places);
+        std::copy(places + count, places + count + 8, next_);
         waiting_ = found - count;
-        in_ = in;
-        zeros_ = zeros;
-        return sum;
     }
 
   private:
-    const std::uint8_t* in_;
-    std::uint64_t zeros_ = 0;     // Since the last one.
-    std::uint32_t next_[8] = {};  // Numbers that came with the last byte and are still to be asked for ...
+    const std::uint8_t* stream_;
+    std::uint32_t at_ = 0;        // A stream has as many bits as there are coordinates, at most.
+    std::uint32_t next_[8] = {};  // Places that came with the last byte and are still to be asked for ...
     std::size_t waiting_ = 0;     // ... so many.
 };
 
@@ -1689,9 +2078,7 @@ Code choose(const Histogram& histogram) {
     return coded_bits(other, occurrences) + table_bits < bits ? other : best;
 }
 
-// Canonical codes, first bit lowest, each closed by a one: a word that is used up has become `closed`.
-constexpr std::uint16_t closed = 1;
-
+// Canonical codes, first bit lowest, each closed by a one.
 void codewords(const Code& code, std::uint16_t* words) {
     unsigned next = 0;
     for (int length = 1; length <= longest_code; ++length, next <<= 1) {
@@ -1705,28 +2092,7 @@ void codewords(const Code& code, std::uint16_t* words) {
     }
 }
 
-// The shortest code of a symbol that occurs: so many levels have a bit for every value. At least two symbols.
-int shortest_code(const Code& code) {
-    int length = longest_code;
-    for (int i = 0; i < code.count; ++i)
-        length = std::min<int>(length, code.lengths[i] ? code.lengths[i] : longest_code);
-    return length;
-}
-
-// The code as a binary tree: two children for each inner node, node 0 the root; a leaf is `leaf` and its symbol.
-constexpr std::uint16_t leaf = 256;
-
-void grow(const Code& code, std::uint16_t* children) {
-    int inner = 1, node = 0;
-    for (int level = 1; level <= longest_code && inner; ++level) {
-        const std::uint16_t* const end = children + 2 * inner;
-        for (int i = 0; i < code.count; ++i) {
-            if (code.lengths[i] == level) *children++ = static_cast<std::uint16_t>(leaf | (code.low + i));
-        }
-        inner = static_cast<int>(end - children);
-        for (int i = 0; i < inner; ++i) *children++ = static_cast<std::uint16_t>(++node);
-    }
-}
+int longest_length(const Code& code) { return *std::max_element(code.lengths, code.lengths + code.count); }
 
 // ------------------------------------------------------------------------------------------------------------- tensors
 
@@ -1761,17 +2127,49 @@ bool sound(const std::int64_t* offsets, std::int64_t tensors) {
     return static_cast<std::uint64_t>(offsets[tensors]) < most_coordinates;
 }
 
-// Fill `absent` with the coordinates of a tensor that are not among `present`.
-std::uint32_t* complement(const Tensor& tensor, const std::uint32_t* present, std::uint64_t count,
-                          std::uint32_t* absent) {
-    std::uint64_t next = tensor.offset;
-    for (std::uint64_t i = 0; i <= count; ++i) {
-        const std::uint64_t stop = i < count ? present[i] : tensor.offset + tensor.size;
-        for (; next < stop; ++next) *absent++ = static_cast<std::uint32_t>(next);
-        next = stop + 1;
+// Fill `absent` with the coordinates of a tensor that are not among `present`: a window at a time, with a flag for
+// each.
+const auto complement = Twice([](const Tensor* tensor, const std::uint32_t* present, std::uint64_t count,
+                                 std::uint32_t* absent) JOULEWISE_INLINE {
+    std::uint8_t flags[window];
+    std::uint32_t last[window + 8];
+    const std::uint32_t* const end = present + count;
+    std::uint32_t* const absent_end = absent + (tensor->size - count);
+    for (std::uint64_t begin = 0; begin < tensor->size; begin += window) {
+        const auto some = static_cast<std::uint32_t>(std::min<std::uint64_t>(window, tensor->size - begin));
+        const auto first = static_cast<std::uint32_t>(tensor->offset + begin);
+        std::fill_n(flags, some, std::uint8_t{1});
+        std::fill_n(flags + some, window - some, std::uint8_t{0});
+        for (; present < end && *present - first < some; ++present) flags[*present - first] = 0;
+        // Places are written by eights: near the end of the room elsewhere.
+        const bool has_room = absent_end - absent > window;
+        std::uint32_t* const listed = has_room ? absent : last;
+        std::size_t found = 0;
+        for (std::uint32_t i = 0; i < some; i += 8) {
+            found += put_ones(gathered(load<std::uint64_t>(flags + i)), first + i, listed + found);
+        }
+        if (!has_room) std::copy_n(last, found, absent);
+        absent += found;
     }
     return absent;
-}
+});
+
+// Of the gaps between positions of a tensor: the sums of all `gap >> low`, `gap >> low + 1` and `gap >> low + 2`. All
+// gaps together are below 2**32.
+struct Quotients {
+    std::uint32_t sums[3];
+};
+
+const auto sum_quotients = Twice([](const std::uint32_t* positions, std::uint64_t count, int low) JOULEWISE_INLINE {
+    std::uint32_t first = 0, second = 0, third = 0;
+    for (std::uint64_t i = 1; i < count; ++i) {
+        const std::uint32_t quotient = (positions[i] - positions[i - 1] - 1) >> low;
+        first += quotient;
+        second += quotient >> 1;
+        third += quotient >> 2;
+    }
+    return Quotients{{first, second, third}};
+});
 
 // The Rice parameter that makes the gaps shortest (the least of equals), and the unary bits with it.
 struct Rice {
@@ -1785,16 +2183,8 @@ Rice shortest(const Tensor& tensor, const std::uint32_t* positions) {
     const auto base = static_cast<std::uint32_t>(tensor.offset);
     // With j the bit length of the mean gap the best parameter lies in j - 2 ... j (see positions.py).
     const int low = std::max(0, bit_length((positions[count - 1] - base + 1 - count) / count) - 2);
-    std::uint32_t sums[3];  // All gaps of a tensor together are below 2**32.
-    sums[0] = (positions[0] - base) >> low;
-    sums[1] = sums[0] >> 1;
-    sums[2] = sums[0] >> 2;
-    for (std::uint64_t i = 1; i < count; ++i) {
-        const std::uint32_t quotient = (positions[i] - positions[i - 1] - 1) >> low;
-        sums[0] += quotient;
-        sums[1] += quotient >> 1;
-        sums[2] += quotient >> 2;
-    }
+    auto [sums] = sum_quotients(positions, count, low);
+    for (int more = 0; more < 3; ++more) sums[more] += (positions[0] - base) >> (low + more);
     int best = 0;
     for (int more = 1; more < 3; ++more) {
         const auto bits = [&](int i) { return sums[i] + count * static_cast<std::uint64_t>(i); };
@@ -1803,21 +2193,21 @@ Rice shortest(const Tensor& tensor, const std::uint32_t* positions) {
     return {low + best, sums[best] + count};
 }
 
-void count_symbols(const std::uint8_t* symbols, std::uint64_t count, Histogram& histogram) {
-    if (count < 4 * symbols_of_a_byte) {
-        std::fill(histogram, histogram + symbols_of_a_byte, 0u);
-        for (std::uint64_t i = 0; i < count; ++i) ++histogram[symbols[i]];
-        return;
+// How often each symbol occurs, of what is added in parts.
+class Counter {
+  public:
+    void add(const std::uint8_t* symbols, std::size_t count) { loops->count_bytes(symbols, count, parts_); }
+
+    // Says what was counted, and begins anew.
+    void finish(Histogram& histogram) {
+        for (int i = 0; i < symbols_of_a_byte; ++i)
+            histogram[i] = parts_[0][i] + parts_[1][i] + parts_[2][i] + parts_[3][i];
+        std::memset(parts_, 0, sizeof parts_);
     }
-    std::uint32_t parts[4][symbols_of_a_byte] = {};  // Four, so that runs of one symbol do not wait for each other.
-    std::uint64_t done = 0;
-    for (; done + 8 <= count; done += 8) {
-        const auto eight = load<std::uint64_t>(symbols + done);
-        for (int i = 0; i < 8; ++i) ++parts[i & 3][eight >> 8 * i & 255];
-    }
-    for (; done < count; ++done) ++parts[0][symbols[done]];
-    for (int i = 0; i < symbols_of_a_byte; ++i) histogram[i] = parts[0][i] + parts[1][i] + parts[2][i] + parts[3][i];
-}
+
+  private:
+    Occurrences parts_ = {};
+};
 
 // ------------------------------------------------------------------------------------------------------- values, split
 
@@ -1831,54 +2221,25 @@ inline std::uint32_t round_bits(std::uint32_t magnitude) {
     return magnitude;
 }
 
-// Three bytes of each number, one after another; nothing beyond the last is touched.
-inline void put_triples(const float* values, std::uint64_t count, std::uint8_t* bytes) {
-    const auto further = [&](std::uint64_t i) {
-        const std::uint32_t word = bits_of(values[i]);
-        return (word & 0x7fffff) | word >> 31 << 23;
-    };
-    // The fourth byte of each is overwritten by the next.
-    for (std::uint64_t i = 0; i + 1 < count; ++i) store(bytes + 3 * i, further(i));
-    const std::uint32_t last = further(count - 1);
-    for (unsigned place = 0; place < 3; ++place) bytes[3 * count - 3 + place] = last >> 8 * place & 255;
-}
-
-// Take values apart into symbols and whole bytes; the rounded values are written too, if they are asked for.
-// Returns whether all are finite.
 template <int width>
-bool split_some(const float* __restrict values, std::uint64_t count, std::uint8_t* __restrict symbols,
-                std::uint8_t* __restrict bytes, float* __restrict rounded) {
-    std::uint32_t wrong = 0;
-    for (std::uint64_t i = 0; i < count; ++i) {
-        const std::uint32_t word = bits_of(values[i]);
-        wrong |= (word & 0x7f800000) == 0x7f800000;
-        const std::uint32_t magnitude = round_bits<width>(word & 0x7fffffff);
-        symbols[i] = static_cast<std::uint8_t>(magnitude >> width);
-        if constexpr (width < 23) {
-            const std::uint32_t further = (magnitude & ((1u << width) - 1)) | word >> 31 << width;
-            bytes[i] = static_cast<std::uint8_t>(further);
-            rounded[i] = float_of(magnitude << (23 - width) | word >> 31 << 31);
+const auto float_symbols =
+    Twice([](const float* __restrict values, std::size_t count, std::uint8_t* __restrict symbols) JOULEWISE_INLINE {
+        for (std::size_t i = 0; i < count; ++i) {
+            symbols[i] = static_cast<std::uint8_t>(round_bits<width>(bits_of(values[i]) & 0x7fffffff) >> width);
         }
-    }
-    if constexpr (width == 23) {
-        put_triples(values, count, bytes);
-        if (rounded) std::copy(values, values + count, rounded);
-    }
-    return !wrong;
-}
+    });
 
-// All values of a tensor, a chunk at a time, which stays in the cache between loops. Returns whether all are finite.
+// Bytes that values of two bytes have besides their symbols, and the values as rounded.
 template <int width>
-bool split_floats(const float* values, std::uint64_t count, std::uint8_t* symbols, std::uint8_t* bytes,
-                  float* rounded) {
-    constexpr int stride = width == 23 ? 3 : 1;
-    for (std::uint64_t done = 0; done < count; done += chunk) {
-        const std::uint64_t some = std::min<std::uint64_t>(chunk, count - done);
-        float* const own = rounded ? rounded + done : nullptr;
-        if (!split_some<width>(values + done, some, symbols + done, bytes + done * stride, own)) return false;
+const auto put_further = Twice([](const float* __restrict values, std::size_t count, std::uint8_t* __restrict bytes,
+                                  float* __restrict rounded) JOULEWISE_INLINE {
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint32_t word = bits_of(values[i]), sign = word >> 31;
+        const std::uint32_t magnitude = round_bits<width>(word & 0x7fffffff);
+        bytes[i] = static_cast<std::uint8_t>((magnitude & ((1u << width) - 1)) | sign << width);
+        rounded[i] = float_of(magnitude << (23 - width) | sign << 31);
     }
-    return true;
-}
+});
 
 // A number of steps back as a magnitude: one rounding of an exact product, the same on every machine.
 inline float magnitude_of(int count_of_steps, float largest) {
@@ -1891,29 +2252,71 @@ inline int steps_of(float magnitude, float largest) {
     return static_cast<int>((quotient + 0x1.8p52) - 0x1.8p52);
 }
 
-bool split_steps(Tensor& tensor, const float* values, std::uint8_t* symbols, float* rounded) {
-    std::uint32_t largest = 0;
-    for (std::uint64_t i = 0; i < tensor.kept; ++i) largest = std::max(largest, bits_of(values[i]) & 0x7fffffff);
-    if (largest > largest_finite) return false;
-    tensor.largest = float_of(largest);
-    float magnitudes[128];
-    for (int i = 0; i < 128; ++i) magnitudes[i] = magnitude_of(i, tensor.largest);
-    for (std::uint64_t i = 0; i < tensor.kept; ++i) {
-        const std::uint32_t word = bits_of(values[i]);
-        const int symbol = steps_of(float_of(word & 0x7fffffff), tensor.largest);
-        symbols[i] = static_cast<std::uint8_t>(symbol);
-        rounded[i] = float_of(bits_of(magnitudes[symbol]) | (word & 0x80000000));
+const auto step_symbols = Twice([](const float* __restrict values, std::size_t count, float largest,
+                                   std::uint8_t* __restrict symbols) JOULEWISE_INLINE {
+    for (std::size_t i = 0; i < count; ++i) {
+        symbols[i] = static_cast<std::uint8_t>(steps_of(std::fabs(values[i]), largest));
     }
-    return true;
+});
+
+// Symbols of some values of a tensor, computed anew whenever they are needed: that is cheaper than to keep them.
+void symbols_of(const Tensor& tensor, const float* values, std::size_t count, std::uint8_t* symbols) {
+    switch (tensor.type) {
+        case float32: return float_symbols<23>(values, count, symbols);
+        case float16: return float_symbols<10>(values, count, symbols);
+        case bfloat16: return float_symbols<7>(values, count, symbols);
+        default: return step_symbols(values, count, tensor.largest, symbols);
+    }
 }
 
-bool split(Tensor& tensor, const float* values, std::uint8_t* symbols, std::uint8_t* bytes, float* rounded) {
+const auto largest_magnitude = Twice([](const float* values, std::uint64_t count) JOULEWISE_INLINE {
+    std::uint32_t largest = 0;
+    for (std::uint64_t i = 0; i < count; ++i) largest = std::max(largest, bits_of(values[i]) & 0x7fffffff);
+    return largest;
+});
+
+// What values have besides their symbols: whole bytes, if they have some, and the values as rounded.
+void put_others(const Tensor& tensor, const float* magnitudes, const float* values, const std::uint8_t* symbols,
+                std::size_t count, std::uint8_t* bytes, float* rounded) {
     switch (tensor.type) {
-        case float32: return split_floats<23>(values, tensor.kept, symbols, bytes, rounded);
-        case float16: return split_floats<10>(values, tensor.kept, symbols, bytes, rounded);
-        case bfloat16: return split_floats<7>(values, tensor.kept, symbols, bytes, rounded);
-        default: return split_steps(tensor, values, symbols, rounded);
+        case float32:
+            loops->put_triples(values, count, bytes);
+            if (rounded) std::copy_n(values, count, rounded);
+            return;
+        case float16: return put_further<10>(values, count, bytes, rounded);
+        case bfloat16: return put_further<7>(values, count, bytes, rounded);
+        default:
+            for (std::size_t i = 0; i < count; ++i) {
+                rounded[i] = float_of(bits_of(magnitudes[symbols[i]]) | (bits_of(values[i]) & 0x80000000));
+            }
     }
+}
+
+// The magnitudes of an int8 tensor, by symbol.
+struct Magnitudes {
+    float of[128];
+
+    explicit Magnitudes(const Tensor& tensor) {
+        for (int i = 0; tensor.type == int8 && i < 128; ++i) of[i] = magnitude_of(i, tensor.largest);
+    }
+};
+
+// Count the symbols of a tensor, write its value bytes, and its rounded values where they are asked for: a chunk at a
+// time, which stays in the cache between loops. Returns whether all values are finite.
+bool split(Tensor& tensor, const float* values, std::uint8_t* bytes, float* rounded, Counter& counter) {
+    if (tensor.type == int8) tensor.largest = float_of(largest_magnitude(values, tensor.kept));
+    const Magnitudes magnitudes(tensor);
+    for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
+        const auto some = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
+        std::uint8_t symbols[chunk];
+        if (largest_magnitude(values + done, some) > largest_finite) return false;
+        symbols_of(tensor, values + done, some, symbols);
+        counter.add(symbols, some);
+        put_others(tensor, magnitudes.of, values + done, symbols, some,
+                   bytes + done * static_cast<std::uint64_t>(whole_bytes[tensor.type]),
+                   rounded ? rounded + done : nullptr);
+    }
+    return true;
 }
 
 // -------------------------------------------------------------------------------------------------------------- places
@@ -1977,12 +2380,16 @@ std::uint8_t* put_entry(std::uint8_t* out, const Tensor& tensor) {
     return out;
 }
 
+const auto all_ascend = Twice([](const std::uint32_t* indices, std::uint64_t count) JOULEWISE_INLINE {
+    std::uint32_t wrong = 0;
+    for (std::uint64_t i = 1; i < count; ++i) wrong |= indices[i] <= indices[i - 1];
+    return !wrong;
+});
+
 // Whether the kept coordinates of a tensor ascend, and lie in it.
 bool ascends(const Tensor& tensor, const std::uint32_t* indices) {
-    const std::uint64_t last = tensor.kept - 1;
-    std::uint32_t wrong = 0;
-    for (std::uint64_t i = 1; i <= last; ++i) wrong |= indices[i] <= indices[i - 1];
-    return !wrong && indices[0] >= tensor.offset && indices[last] < tensor.offset + tensor.size;
+    return indices[0] >= tensor.offset && indices[tensor.kept - 1] < tensor.offset + tensor.size &&
+           all_ascend(indices, tensor.kept);
 }
 
 void put_positions(const Tensor& tensor, const std::uint32_t* positions, UnaryWriter& unary, Chunk& work,
@@ -1994,77 +2401,91 @@ void put_positions(const Tensor& tensor, const std::uint32_t* positions, UnaryWr
         work.numbers[0] = own[0] - before - 1;
         for (std::size_t i = 1; i < count; ++i) work.numbers[i] = own[i] - own[i - 1] - 1;
         before = own[count - 1];
-        unary.put(work.numbers, count, tensor.parameter);
+        unary = put_unary(unary, work.numbers, count, tensor.parameter);
         put_planes(work, count, tensor.parameter, stream, places.remainders);
     }
 }
 
+const auto odd_bits_of = Twice([](const float* __restrict rounded, std::size_t count, bool sign_alone,
+                                  std::uint8_t* __restrict bits) JOULEWISE_INLINE {
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint32_t word = bits_of(rounded[i]), sign = word >> 31;
+        bits[i] = static_cast<std::uint8_t>(sign_alone ? sign : (word >> 21 & 3) | sign << 2);
+    }
+});
+
 void put_odd_bits(const Tensor& tensor, const float* rounded, Chunk& work, std::uint8_t* stream, Places& places) {
     for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
         const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
-        for (std::size_t i = 0; i < count; ++i) {
-            const std::uint32_t word = bits_of(rounded[done + i]);
-            work.bytes[i] =
-                static_cast<std::uint8_t>(tensor.type == int8 ? word >> 31 : (word >> 21 & 3) | word >> 31 << 2);
-        }
-        split_bytes(work, count, 0, odd_bits[tensor.type]);
+        odd_bits_of(rounded + done, count, tensor.type == int8, work.bytes);
+        loops->split_bytes(work, count, 0, odd_bits[tensor.type]);
         put_rows(work, count, odd_bits[tensor.type], stream, places.odd[tensor.type]);
     }
 }
 
-// The lowest bits of words go out, and those that are not used up then move to the front; returns how many.
-std::size_t put_level(std::uint16_t* words, std::size_t count, std::uint8_t* bits) {
-    std::size_t live = 0;
-    for (std::size_t i = 0; i < count; i += 8) {
-        unsigned byte = 0;
-        for (std::size_t j = i; j < std::min(i + 8, count); ++j) {
-            const std::uint16_t word = words[j], rest = word >> 1;
-            byte |= static_cast<unsigned>(word & 1) << (j - i);
-            words[live] = rest;
-            live += rest != closed;
-        }
-        bits[i / 8] = static_cast<std::uint8_t>(byte);
+// Put the low bits of words one after another, of each as many as its mask has ones; returns how many.
+std::size_t pack(const std::uint64_t* words, const std::uint64_t* masks, std::size_t count, std::uint8_t* bits) {
+    std::uint64_t waiting = 0;
+    std::size_t put = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t shift = put % 64, after = put + static_cast<std::size_t>(bit_count(masks[i]));
+        waiting |= words[i] << shift;
+        store(bits + put / 64 * 8, waiting);
+        if (after / 64 > put / 64) waiting = words[i] >> 1 >> (63 - shift);
+        put = after;
     }
-    return live;
+    store(bits + put / 64 * 8, waiting);
+    return put;
 }
 
-// The first levels have a bit for every value and go out as planes; the others have fewer and fewer.
-void put_symbols(const Tensor& tensor, const std::uint8_t* symbols, Chunk& work, std::uint8_t* stream,
-                 std::uint64_t* level_at) {
-    std::uint16_t book[symbols_of_a_byte], words[chunk];
-    std::uint8_t heads[symbols_of_a_byte];
-    codewords(tensor.code, book);
-    const int head = shortest_code(tensor.code);
-    for (int i = 0; i < tensor.code.count; ++i) {  // The next bit says that more follow: no head has more than seven.
-        const int symbol = tensor.code.low + i, more = tensor.code.lengths[i] > head;
-        heads[symbol] =
-            static_cast<std::uint8_t>((book[symbol] & lowest_bits(head)) | static_cast<unsigned>(more << head));
+// Write codes of which planes hold all bits, closing ones included: a value has a bit at each level before its last
+// one.
+void put_levels(Chunk& work, std::size_t count, int longest, std::uint8_t* stream, std::uint64_t* level_at) {
+    const std::size_t words = words_of(count);
+    std::uint64_t live[chunk / 64] = {}, level_bits[chunk / 64];
+    for (int level = longest - 1; level >= 0; --level) {
+        for (std::size_t i = 0; i < words; ++i) live[i] |= load<std::uint64_t>(work.planes[level + 1] + 8 * i);
+        std::memcpy(level_bits, work.planes[level], 8 * words);
+        loops->gather(level_bits, live, words);
+        const std::size_t bits = pack(level_bits, live, words, work.bytes);
+        put_bits(stream, level_at[level], work.bytes, bits);
+        level_at[level] += bits;
     }
+}
+
+void put_symbols(const Tensor& tensor, const float* values, Chunk& work, std::uint8_t* stream,
+                 std::uint64_t* level_at) {
+    const Code& code = tensor.code;
+    std::uint16_t book[symbols_of_a_byte];
+    std::uint8_t symbols[chunk];
+    Dictionary lower, upper;
+    codewords(code, book);
+    for (int symbol = code.low; symbol < code.low + code.count; ++symbol) {
+        if (!code.lengths[symbol - code.low]) continue;
+        lower.add(static_cast<std::uint8_t>(symbol), static_cast<std::uint8_t>(book[symbol]));
+        upper.add(static_cast<std::uint8_t>(symbol), static_cast<std::uint8_t>(book[symbol] >> 8));
+    }
+    const int longest = longest_length(code);
     for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
         const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
-        for (std::size_t i = 0; i < count; ++i) work.bytes[i] = heads[symbols[done + i]];
-        split_bytes(work, count, 0, head + 1);
-        put_rows(work, count, head, stream, level_at);
-        std::size_t live = 0;
-        for_each(work.planes[head], count,
-                 [&](std::size_t i) { words[live++] = static_cast<std::uint16_t>(book[symbols[done + i]] >> head); });
-        for (std::uint64_t* at = level_at + head; live; ++at) {
-            const std::size_t before = live;
-            live = put_level(words, before, work.bytes);
-            put_bits(stream, *at, work.bytes, before);
-            *at += before;
+        symbols_of(tensor, values + done, count, symbols);
+        loops->look_up(lower, symbols, count, work.bytes);
+        loops->split_bytes(work, count, 0, std::min(8, longest + 1));
+        if (longest > 7) {
+            loops->look_up(upper, symbols, count, work.bytes);
+            loops->split_bytes(work, count, 8, longest - 7);
         }
+        put_levels(work, count, longest, stream, level_at);
     }
 }
 
 // Choose code and Rice parameter of a tensor whose values are split; returns its bits in the stream.
-std::uint64_t plan(Tensor& tensor, const std::uint32_t* positions, const std::uint8_t* symbols,
-                   std::uint64_t& unary_bits) {
+std::uint64_t plan(Tensor& tensor, const std::uint32_t* positions, Counter& counter, std::uint64_t& unary_bits) {
     const Rice rice = shortest(tensor, positions);
     tensor.parameter = static_cast<std::uint8_t>(rice.parameter);
     unary_bits += rice.unary_bits;
     Histogram histogram;
-    count_symbols(symbols, tensor.kept, histogram);
+    counter.finish(histogram);
     tensor.code = choose(histogram);
     for (int i = 0; i < tensor.code.count; ++i) {
         for (int level = 0; level < tensor.code.lengths[i]; ++level)
@@ -2083,7 +2504,6 @@ struct Encoder {
     Tensor* tensors;
     std::int64_t count;
     std::uint32_t* dropped;
-    std::uint8_t* symbols;
 
     const float* decoded() const { return exact ? values : rounded; }
 
@@ -2092,6 +2512,7 @@ struct Encoder {
     std::uint8_t* plan_all(std::uint8_t* table, std::uint8_t* body, double* tensor_bits, std::uint64_t& unary_bits) {
         Places places = places_of(tensors, count, 0);
         std::uint32_t* absent = dropped;
+        Counter counter;
         for (std::int64_t i = 0; i < count; ++i) {
             Tensor& tensor = tensors[i];
             const std::uint8_t* const begin = table;
@@ -2100,12 +2521,11 @@ struct Encoder {
                 const std::uint64_t first = tensor.first;
                 std::uint8_t* const bytes = body + places.bytes[tensor.type];
                 if (!ascends(tensor, indices + first)) return nullptr;
-                if (!split(tensor, values + first, symbols + first, bytes, exact ? nullptr : rounded + first))
-                    return nullptr;
+                if (!split(tensor, values + first, bytes, exact ? nullptr : rounded + first, counter)) return nullptr;
                 places.bytes[tensor.type] += tensor.kept * static_cast<std::uint64_t>(whole_bytes[tensor.type]);
                 const std::uint32_t* const listed = tensor.flipped ? absent : indices + first;
-                if (tensor.flipped) absent = complement(tensor, indices + first, tensor.kept, absent);
-                bits = plan(tensor, listed, symbols + first, unary_bits);
+                if (tensor.flipped) absent = complement(&tensor, indices + first, tensor.kept, absent);
+                bits = plan(tensor, listed, counter, unary_bits);
             }
             table = put_entry(table, tensor);
             tensor_bits[i] =
@@ -2114,9 +2534,9 @@ struct Encoder {
         return table;
     }
 
-    void write_stream(std::uint8_t* stream, Places& places, std::uint64_t* level_at) {
+    void write_stream(std::uint8_t* stream, std::uint64_t unary_bits, Places& places, std::uint64_t* level_at) {
         Chunk work = {};
-        UnaryWriter unary(stream);
+        UnaryWriter unary(stream, unary_bits);
         const std::uint32_t* absent = dropped;
         for (std::int64_t i = 0; i < count; ++i) {
             const Tensor& tensor = tensors[i];
@@ -2124,7 +2544,7 @@ struct Encoder {
             put_positions(tensor, tensor.flipped ? absent : indices + tensor.first, unary, work, stream, places);
             absent += tensor.flipped ? tensor.listed : 0;
             if (odd_bits[tensor.type]) put_odd_bits(tensor, decoded() + tensor.first, work, stream, places);
-            if (tensor.code.count > 1) put_symbols(tensor, symbols + tensor.first, work, stream, level_at);
+            if (tensor.code.count > 1) put_symbols(tensor, values + tensor.first, work, stream, level_at);
         }
         unary.finish();
     }
@@ -2232,7 +2652,7 @@ Status take_entry(Reader& reader, std::int64_t at, Tensor& tensor) {
 
 // What the table says of the payload as a whole: how long its parts are.
 struct Extent {
-    std::uint64_t kept, dropped, value_bytes[types], plane_bits, longest_unary;
+    std::uint64_t kept, value_bytes[types], plane_bits, longest_unary;
 };
 
 Status take_table(Reader& reader, const std::int64_t* offsets, std::int64_t count, Tensor* tensors, Extent& extent) {
@@ -2246,7 +2666,6 @@ Status take_table(Reader& reader, const std::int64_t* offsets, std::int64_t coun
         if (const Status status = kept ? take_entry(reader, i, tensor) : succeeded) return status;
         const int type = tensor.type;
         extent.kept += kept;
-        extent.dropped += tensor.flipped ? tensor.listed : 0;
         extent.value_bytes[type] += kept * static_cast<std::uint64_t>(whole_bytes[type]);
         extent.plane_bits += tensor.listed * tensor.parameter + kept * static_cast<std::uint64_t>(odd_bits[type]);
         extent.longest_unary += tensor.listed + ((size - tensor.listed) >> tensor.parameter);
@@ -2254,234 +2673,238 @@ Status take_table(Reader& reader, const std::int64_t* offsets, std::int64_t coun
     return succeeded;
 }
 
-// The bit stream, with slack bytes after its end.
-struct Stream {
-    const std::uint8_t* bytes;
-    std::uint64_t bits, unary_bits;
-};
-
 // The unary stream has as many ones as positions are listed, and ends in one.
 Status check_unary(const Stream& stream, std::uint64_t expected, Reader& reader) {
     std::uint64_t found = 0;
     for (std::uint64_t at = 0; at < stream.unary_bits; at += 64) {
-        const std::uint64_t left = stream.unary_bits - at, word = load<std::uint64_t>(stream.bytes + at / 8);
+        const std::uint64_t left = stream.unary_bits - at, word = stream.word_at(at);
         found += static_cast<std::uint64_t>(bit_count(left < 64 ? word & lowest_bits(left) : word));
     }
-    const std::uint64_t last = stream.unary_bits - 1;
-    const bool ends_in_one = !stream.unary_bits || (stream.bytes[last / 8] >> (last & 7) & 1);
+    const bool ends_in_one = !stream.unary_bits || stream.bit_at(stream.unary_bits - 1);
     if (found == expected && ends_in_one) return succeeded;
     return reader.refuse(wrong_count, static_cast<std::int64_t>(found), static_cast<std::int64_t>(expected));
 }
 
-// Positions of one tensor; false if one lies outside it.
-bool take_positions(const Tensor& tensor, UnaryReader& unary, Chunk& work, const Stream& stream, Places& places,
-                    std::uint32_t* positions) {
+const auto sum_of = Twice([](const std::uint32_t* numbers, std::size_t count) JOULEWISE_INLINE {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < count; ++i) sum += numbers[i];
+    return sum;
+});
+
+// Positions from the places of their ones, of which the first could be `first`, and the sums of their remainders.
+const auto place = Twice([](const std::uint32_t* __restrict ones, std::uint32_t first, int parameter,
+                            const std::uint32_t* __restrict remainders, std::uint32_t before, std::size_t count,
+                            std::uint32_t* __restrict positions) JOULEWISE_INLINE {
+    for (std::size_t i = 0; i < count; ++i) {
+        const auto others = static_cast<std::uint32_t>(i);
+        positions[i] = ((ones[i] - first - others) << parameter) + remainders[i] + before + others;
+    }
+});
+
+// Positions of one tensor, whose quotients begin at bit `begin` of the stream; false if one lies outside it.
+bool take_positions(const Tensor& tensor, UnaryReader& unary, std::uint64_t& begin, Chunk& work, const Stream& stream,
+                    Places& places, std::uint32_t* positions) {
     const int parameter = tensor.parameter;
-    std::uint64_t zeros = 0, next = 0;
-    std::uint32_t quotients[chunk + 8];
+    std::uint64_t remainders = 0, zeros = 0;
+    std::uint32_t ones[chunk + 8];
     for (std::uint64_t done = 0; done < tensor.listed; done += chunk) {
         const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.listed - done));
-        zeros += unary.take(quotients, count);
-        // Checked first, so that no shift or sum below can overflow.
+        unary.take(ones, count);
+        // Checked first, so that no shift below can overflow.
+        zeros = ones[count - 1] - begin - (done + count - 1);
         if (zeros > tensor.size >> parameter) return false;
-        take_planes(work, count, parameter, stream.bytes, places.remainders);
-        for (std::size_t i = 0; i < count; ++i) work.numbers[i] |= quotients[i] << parameter;
-        for (std::size_t i = 0; i < count; ++i) {
-            next += work.numbers[i];
-            positions[done + i] = static_cast<std::uint32_t>(tensor.offset + next++);
-        }
-        if (next > tensor.size) return false;
+        take_planes(work, count, parameter, stream, places.remainders);
+        // All that lies before a position: zeros of the stream, in steps of 2**parameter, remainders, other positions.
+        const auto before = static_cast<std::uint32_t>(tensor.offset + remainders + done);
+        if (parameter) remainders += sum_of(work.numbers, count), loops->sum_up(work.numbers, count);
+        place(ones, static_cast<std::uint32_t>(begin + done), parameter, work.numbers, before, count, positions + done);
+        if ((zeros << parameter) + remainders + done + count > tensor.size) return false;
     }
+    begin += zeros + tensor.listed;
     return true;
 }
 
 // Positions of all tensors. `shortest_form` becomes false where an encoder would have taken another Rice parameter.
 Status take_all_positions(const Tensor* tensors, std::int64_t count, const Stream& stream, Places& places,
-                          Reader& reader, std::uint32_t* dropped, std::uint32_t* indices, bool& shortest_form) {
+                          Reader& reader, std::uint32_t* indices, float* values, bool& shortest_form) {
     std::uint64_t expected = 0;
     for (std::int64_t i = 0; i < count; ++i) expected += tensors[i].listed;
     if (const Status status = check_unary(stream, expected, reader)) return status;
-    UnaryReader unary(stream.bytes);
+    UnaryReader unary(stream.bytes());
+    std::uint64_t begin = 0;
     Chunk work = {};
     for (std::int64_t i = 0; i < count; ++i) {
         const Tensor& tensor = tensors[i];
         std::uint32_t* const kept = indices + tensor.first;
-        std::uint32_t* const positions = tensor.flipped ? dropped : kept;
-        if (!take_positions(tensor, unary, work, stream, places, positions)) return reader.refuse(outside_tensor);
-        if (tensor.flipped) complement(tensor, positions, tensor.listed, kept);
+        // What is dropped, which is less than what is kept, has its place where values will be.
+        std::uint32_t* const positions =
+            tensor.flipped ? reinterpret_cast<std::uint32_t*>(values + tensor.first) : kept;
+        if (!take_positions(tensor, unary, begin, work, stream, places, positions))
+            return reader.refuse(outside_tensor);
+        if (tensor.flipped) complement(&tensor, positions, tensor.listed, kept);
         shortest_form = shortest_form && shortest(tensor, positions).parameter == tensor.parameter;
     }
     return succeeded;
 }
 
-// Values of a tensor whose codes have further bits: which they are, and at which node of the tree each stands.
-struct Open {
-    std::uint32_t* values;
-    std::uint8_t* nodes;
-};
-
-// One level of a tensor's codes: `count` values take a bit each. Returns how many need another.
-std::uint64_t take_level(const std::uint16_t* children, const Stream& stream, std::uint64_t at, std::uint64_t count,
-                         Open open, std::uint8_t* symbols) {
-    std::uint64_t live = 0;
-    for (std::uint64_t i = 0; i < count; i += 64) {
-        std::uint64_t word = word_at(stream.bytes, at + i);
-        const std::uint64_t stop = std::min(i + 64, count);
-        for (std::uint64_t j = i; j < stop; ++j, word >>= 1) {
-            const std::uint32_t value = open.values[j];
-            const std::uint16_t child = children[2 * open.nodes[j] + (word & 1)];
-            symbols[value] = static_cast<std::uint8_t>(child);
-            open.values[live] = value;
-            open.nodes[live] = static_cast<std::uint8_t>(child);
-            live += child < leaf;
-        }
-    }
-    return live;
-}
-
-// What the first bits of a code lead to: a symbol, or a node of the tree.
-struct Heads {
-    std::uint8_t reached[128], open[128];  // open: 1 where it is a node.
-};
-
-Heads heads_of(const std::uint16_t* children, int head) {
-    Heads heads = {};
-    for (unsigned bits = 0; bits < 1u << head; ++bits) {
-        std::uint16_t node = 0;
-        for (int level = 0; level < head; ++level) node = children[2 * node + (bits >> level & 1)];
-        heads.reached[bits] = static_cast<std::uint8_t>(node);
-        heads.open[bits] = node < leaf;
-    }
-    return heads;
-}
-
-// Replace `count` bytes by what they lead to. A table of two is a choice, which takes many bytes at once.
-inline void look_up(const std::uint8_t* table, int head, const std::uint8_t* bytes, std::size_t count,
-                    std::uint8_t* found) {
-    if (head == 1) {
-        const std::uint8_t first = table[0], change = table[0] ^ table[1];
-        for (std::size_t i = 0; i < count; ++i) found[i] = static_cast<std::uint8_t>(first ^ (change & (0 - bytes[i])));
-    } else {
-        for (std::size_t i = 0; i < count; ++i) found[i] = table[bytes[i]];
-    }
-}
-
-// The first levels of a tensor, which have a bit for every value. Returns how many values need another.
-std::uint64_t take_head(const Tensor& tensor, const std::uint16_t* children, int head, const Stream& stream,
-                        std::uint64_t* planes_at, Chunk& work, Open open, std::uint8_t* symbols) {
-    const Heads heads = heads_of(children, head);
-    const bool all_closed = !std::count(heads.open, heads.open + (1 << head), 1);
-    std::uint64_t live = 0;
-    for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
-        const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
-        std::uint8_t flags[chunk + 8], found[chunk];
-        take_rows(work, count, head, stream.bytes, planes_at);
-        join_bytes(work, count, 0, head);
-        look_up(heads.reached, head, work.bytes, count, found);
-        std::copy(found, found + count, symbols + done);
-        if (all_closed) continue;
-        look_up(heads.open, head, work.bytes, count, flags);
-        store(flags + count, std::uint64_t{0});
-        for (std::size_t i = 0; i < count; i += 8) {
-            work.planes[0][i / 8] = static_cast<std::uint8_t>(gathered(load<std::uint64_t>(flags + i)));
-        }
-        for_each(work.planes[0], count, [&](std::size_t i) {
-            open.values[live] = static_cast<std::uint32_t>(done + i);
-            open.nodes[live++] = found[i];
-        });
-    }
-    return live;
-}
-
-// How far the symbols of a tensor are read.
+// How far the symbols of a tensor are read: a mask of the values that need another bit, and the planes of what was
+// read. Each code ends with a closing one, as `codewords` makes them.
 struct Progress {
-    std::uint64_t live;
-    std::uint64_t planes_at[8];  // Where its first levels begin; 255 symbols have a code of seven bits at most.
-    const std::uint16_t* tree;
-    int head;
+    std::uint64_t live;  // So many need another bit.
+    std::size_t words;   // Of the mask and of each plane.
+    std::uint64_t *mask, *planes;
+    unsigned limits[longest_code];  // Of a level: codes below it are complete, others need another bit.
+    int longest;
 };
+
+void find_limits(const Code& code, Progress& progress) {
+    unsigned next = 0;
+    for (int level = 0; level < longest_code; ++level) {
+        next *= 2;
+        for (int i = 0; i < code.count; ++i) next += code.lengths[i] == level + 1;
+        progress.limits[level] = next;
+    }
+    progress.longest = longest_length(code);
+}
+
+// Of some words of values, mark those whose code is `limit` or more: bit j of a code, uppermost first, is in plane j.
+void mark_open(const std::uint64_t* planes, std::size_t stride, int level, unsigned limit, std::size_t words,
+               std::uint64_t* open) {
+    std::fill_n(open, words, ~std::uint64_t{0});
+    for (int bit = 0; bit <= level; ++bit) {
+        const std::uint64_t* const plane = planes + static_cast<std::size_t>(level - bit) * stride;
+        if (limit >> bit & 1) {
+            for (std::size_t i = 0; i < words; ++i) open[i] &= plane[i];
+        } else {
+            for (std::size_t i = 0; i < words; ++i) open[i] |= plane[i];
+        }
+    }
+}
+
+// One level of a tensor's codes: each value that needs a bit takes one. `at` moves behind them.
+void take_level(Progress& progress, int level, const Stream& stream, std::uint64_t& at) {
+    constexpr std::size_t most = 64;
+    std::uint64_t taken[most], open[most];
+    const unsigned limit = progress.limits[level];
+    progress.live = 0;
+    for (std::size_t done = 0; done < progress.words; done += most) {
+        const std::size_t words = std::min(most, progress.words - done);
+        std::uint64_t* const mask = progress.mask + done;
+        std::uint64_t* const plane = progress.planes + static_cast<std::size_t>(level) * progress.words + done;
+        for (std::size_t i = 0; i < words; ++i) {
+            taken[i] = stream.word_at(at);
+            at += static_cast<std::uint64_t>(bit_count(mask[i]));
+        }
+        loops->spread(taken, mask, words);
+        for (std::size_t i = 0; i < words; ++i) plane[i] |= taken[i];
+        if (limit >> level > 1) {
+            std::fill_n(open, words, std::uint64_t{0});  // There are no more codes than those below the limit.
+        } else {
+            mark_open(progress.planes + done, progress.words, level, limit, words, open);
+        }
+        std::uint64_t* const closings = plane + progress.words;
+        for (std::size_t i = 0; i < words; ++i) {
+            closings[i] = mask[i] & ~open[i];
+            mask[i] &= open[i];
+            progress.live += static_cast<std::uint64_t>(bit_count(mask[i]));
+        }
+    }
+    if (!progress.live) progress.longest = level + 1;  // A hostile table may hold longer codes, whose planes are unset.
+}
 
 // Symbols of all values, level by level; `at` moves behind them.
-Status take_symbols(const Tensor* tensors, std::int64_t count, const Stream& stream, std::uint64_t& at, Reader& reader,
-                    Open open, Progress* all, std::uint8_t* symbols) {
-    Chunk work = {};
+Status take_symbols(std::int64_t count, const Stream& stream, std::uint64_t& at, Reader& reader, Progress* all) {
     std::uint64_t live = 0;
     for (std::int64_t i = 0; i < count; ++i) live += all[i].live;
     for (int level = 0; live; ++level) {
         if (at + live > stream.bits) return reader.refuse(cut_off_values);
         live = 0;
         for (std::int64_t i = 0; i < count; ++i) {
-            Progress& progress = all[i];
-            if (!progress.live) continue;
-            const std::uint64_t first = tensors[i].first, begin = at;
-            const Open own = {open.values + first, open.nodes + first};
-            at += progress.live;
-            if (level < progress.head) progress.planes_at[level] = begin;
-            if (level == progress.head - 1) {
-                progress.live = take_head(tensors[i], progress.tree, progress.head, stream, progress.planes_at, work,
-                                          own, symbols + first);
-            } else if (level >= progress.head) {
-                progress.live = take_level(progress.tree, stream, begin, progress.live, own, symbols + first);
-            }
-            live += progress.live;
+            if (all[i].live) take_level(all[i], level, stream, at);
+            live += all[i].live;
         }
     }
     return succeeded;
 }
 
+// What closed codes stand for: a byte or two.
+class Meanings {
+  public:
+    Meanings() : symbols_(std::size_t{1} << (longest_code + 1)) {}
+    bool failed() const { return symbols_.failed(); }
+
+    void learn(const Code& code) {
+        std::uint16_t book[symbols_of_a_byte];
+        codewords(code, book);
+        bytes_.size = 0;
+        for (int i = 0; i < code.count; ++i) {
+            const std::uint16_t word = code.lengths[i] ? book[code.low + i] : 0;
+            const auto symbol = static_cast<std::uint8_t>(code.low + i);
+            if (word) symbols_.get()[word] = symbol;
+            if (word && word < 256) bytes_.add(static_cast<std::uint8_t>(word), symbol);
+        }
+    }
+
+    // The symbols of a chunk of values from its planes.
+    void look_up(Chunk& work, std::size_t count, int longest, std::uint8_t* symbols) const {
+        loops->join_bytes(work, count, 0, std::min(8, longest + 1));
+        if (longest < 8) return loops->look_up(bytes_, work.bytes, count, symbols);
+        std::copy_n(work.bytes, count, symbols);
+        loops->join_bytes(work, count, 8, longest - 7);
+        for (std::size_t i = 0; i < count; ++i) symbols[i] = symbols_.get()[symbols[i] | unsigned{work.bytes[i]} << 8];
+    }
+
+  private:
+    Scratch<std::uint8_t> symbols_;  // Only those of closed codes are ever written or read.
+    Dictionary bytes_;
+};
+
+// Symbols of some values of a tensor, all of whose codes are read.
+void take_meanings(const Tensor& tensor, const Progress& progress, const Meanings& meanings, std::uint64_t done,
+                   std::size_t count, Chunk& work, std::uint8_t* symbols) {
+    if (tensor.code.count < 2) {
+        std::fill_n(symbols, count, tensor.code.low);
+        return;
+    }
+    for (int row = 0; row <= progress.longest; ++row) {
+        const std::uint64_t* const plane = progress.planes + static_cast<std::size_t>(row) * progress.words;
+        std::memcpy(work.planes[row], plane + done / 64, 8 * words_of(count));
+    }
+    meanings.look_up(work, count, progress.longest, symbols);
+}
+
 Status check_filling(const Stream& stream, std::uint64_t at, Reader& reader) {
     const std::uint64_t left = stream.bits - at;
-    if (left <= 7 && !(word_at(stream.bytes, at) & lowest_bits(left))) return succeeded;
+    if (left <= 7 && !(stream.word_at(at) & lowest_bits(left))) return succeeded;
     return reader.refuse(filled_wrongly, static_cast<std::int64_t>(left));
 }
 
 template <int width>
-inline float joined(std::uint32_t symbol, std::uint32_t further) {
-    const std::uint32_t mantissa = further & ((1u << width) - 1);
-    return float_of(symbol << 23 | mantissa << (23 - width) | further >> width << 31);
-}
-
-void join_triples(const std::uint8_t* __restrict symbols, const std::uint8_t* __restrict bytes, std::size_t count,
-                  float* __restrict values) {
-    const std::size_t last = count - 1;  // A payload may end with its third byte.
-    for (std::size_t i = 0; i < last; ++i) {
-        values[i] = joined<23>(symbols[i], load<std::uint32_t>(bytes + 3 * i) & 0xffffff);
-    }
-    const std::uint32_t further = load<std::uint16_t>(bytes + 3 * last) | std::uint32_t{bytes[3 * last + 2]} << 16;
-    values[last] = joined<23>(symbols[last], further);
-}
-
-template <int width>
-void join_shorter(const std::uint8_t* __restrict symbols, const std::uint8_t* __restrict bytes,
-                  const std::uint8_t* __restrict upper, std::size_t count, float* __restrict values) {
-    for (std::size_t i = 0; i < count; ++i) {
-        values[i] = joined<width>(symbols[i], bytes[i] | (width == 10 ? std::uint32_t{upper[i]} << 8 : 0));
-    }
-}
-
-void join(const Tensor& tensor, const std::uint8_t* symbols, const std::uint8_t* bytes, Chunk& work,
-          const Stream& stream, Places& places, float* values) {
-    const int type = tensor.type;
-    float magnitudes[128];
-    for (int i = 0; type == int8 && i < 128; ++i) magnitudes[i] = magnitude_of(i, tensor.largest);
-    for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
-        const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
-        take_rows(work, count, odd_bits[type], stream.bytes, places.odd[type]);
-        join_bytes(work, count, 0, odd_bits[type]);
-        const std::uint8_t* const own = bytes + places.bytes[type];
-        const std::uint8_t* const from = symbols + done;
-        float* const to = values + done;
-        switch (tensor.type) {
-            case float32: join_triples(from, own, count, to); break;
-            case float16: join_shorter<10>(from, own, work.bytes, count, to); break;
-            case bfloat16: join_shorter<7>(from, own, work.bytes, count, to); break;
-            default:
-                for (std::size_t i = 0; i < count; ++i) {
-                    to[i] = float_of(bits_of(magnitudes[from[i]]) | std::uint32_t{work.bytes[i]} << 31);
-                }
+const auto join_shorter =
+    Twice([](const std::uint8_t* __restrict symbols, const std::uint8_t* __restrict bytes,
+             const std::uint8_t* __restrict upper, std::size_t count, float* __restrict values) JOULEWISE_INLINE {
+        for (std::size_t i = 0; i < count; ++i) {
+            values[i] = joined<width>(symbols[i], bytes[i] | (width == 10 ? std::uint32_t{upper[i]} << 8 : 0));
         }
-        places.bytes[type] += count * static_cast<std::uint64_t>(whole_bytes[type]);
+    });
+
+// Some values of a tensor.
+void join(const Tensor& tensor, const float* magnitudes, const std::uint8_t* symbols, std::size_t count,
+          const std::uint8_t* bytes, Chunk& work, const Stream& stream, Places& places, float* values) {
+    const int type = tensor.type;
+    take_rows(work, count, odd_bits[type], stream, places.odd[type]);
+    loops->join_bytes(work, count, 0, odd_bits[type]);
+    const std::uint8_t* const own = bytes + places.bytes[type];
+    switch (tensor.type) {
+        case float32: loops->join_triples(symbols, own, count, values); break;
+        case float16: join_shorter<10>(symbols, own, work.bytes, count, values); break;
+        case bfloat16: join_shorter<7>(symbols, own, work.bytes, count, values); break;
+        default:
+            for (std::size_t i = 0; i < count; ++i) {
+                values[i] = float_of(bits_of(magnitudes[symbols[i]]) | std::uint32_t{work.bytes[i]} << 31);
+            }
     }
+    places.bytes[type] += count * static_cast<std::uint64_t>(whole_bytes[type]);
 }
 
 // Whether the values of an int8 tensor would get the same steps and the same largest magnitude again.
@@ -2497,65 +2920,75 @@ bool reaches_largest(const Tensor& tensor, const Histogram& histogram) {
 }
 
 // Values of all tensors, and whether an encoder would have written the same codes for them.
-Status take_values(const Tensor* tensors, std::int64_t count, const std::uint8_t* symbols, const std::uint8_t* bytes,
-                   const Stream& stream, Places& places, Reader& reader, float* values, bool& shortest_form) {
+Status take_values(const Tensor* tensors, std::int64_t count, const Progress* progress, Meanings& meanings,
+                   const std::uint8_t* bytes, const Stream& stream, Places& places, Reader& reader, float* values,
+                   bool& shortest_form) {
     Chunk work = {};
+    Counter counter;
     for (std::int64_t i = 0; i < count; ++i) {
         const Tensor& tensor = tensors[i];
         if (!tensor.kept) continue;
+        const Magnitudes magnitudes(tensor);
+        meanings.learn(tensor.code);
+        for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
+            const auto some = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
+            std::uint8_t symbols[chunk];
+            take_meanings(tensor, progress[i], meanings, done, some, work, symbols);
+            counter.add(symbols, some);
+            join(tensor, magnitudes.of, symbols, some, bytes, work, stream, places, values + tensor.first + done);
+        }
         Histogram histogram;
-        count_symbols(symbols + tensor.first, tensor.kept, histogram);
+        counter.finish(histogram);
         if (tensor.type == int8 && !reaches_largest(tensor, histogram)) return reader.refuse(unreached_largest);
         shortest_form = shortest_form && same(choose(histogram), tensor.code);
-        join(tensor, symbols + tensor.first, bytes, work, stream, places, values + tensor.first);
     }
     return succeeded;
 }
 
-// Make ready to read symbols: a tree for each tensor whose codes have bits; the others are told by their table.
-void start(const Tensor* tensors, std::int64_t count, std::uint16_t* nodes, Progress* all, std::uint8_t* symbols) {
+// Words that reading symbols takes: for each tensor whose codes have bits a mask and planes.
+std::uint64_t symbol_words(const Tensor* tensors, std::int64_t count) {
+    std::uint64_t words = 0;
     for (std::int64_t i = 0; i < count; ++i) {
-        const Code& code = tensors[i].code;
+        if (tensors[i].code.count < 2) continue;
+        words += words_of(tensors[i].kept) * (static_cast<std::uint64_t>(longest_length(tensors[i].code)) + 2);
+    }
+    return words;
+}
+
+// Make ready to read symbols: at first every value needs a bit.
+void start(const Tensor* tensors, std::int64_t count, std::uint64_t* words, Progress* all) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        const Tensor& tensor = tensors[i];
         all[i] = {};
-        if (code.count < 2) {
-            std::fill_n(symbols + tensors[i].first, tensors[i].kept, code.low);
-            continue;
-        }
-        all[i].live = tensors[i].kept;
-        all[i].head = shortest_code(code);
-        all[i].tree = nodes;
-        grow(code, nodes);
-        nodes += 2 * (code.count - 1);
+        if (tensor.code.count < 2) continue;
+        find_limits(tensor.code, all[i]);
+        all[i].live = tensor.kept;
+        all[i].words = words_of(tensor.kept);
+        all[i].mask = words;
+        all[i].planes = words + all[i].words;
+        words = all[i].planes + all[i].words * (static_cast<std::size_t>(all[i].longest) + 1);
+        std::fill_n(all[i].mask, all[i].words, ~std::uint64_t{0});
+        if (tensor.kept % 64) all[i].mask[all[i].words - 1] = lowest_bits(tensor.kept % 64);
+        std::fill_n(all[i].planes, all[i].words, std::uint64_t{0});
     }
 }
 
-std::uint64_t nodes_of(const Tensor* tensors, std::int64_t count) {
-    std::uint64_t nodes = 0;
-    for (std::int64_t i = 0; i < count; ++i) nodes += 2 * std::uint64_t{tensors[i].code.count};
-    return nodes;
-}
-
-Status take_body(const Tensor* tensors, std::int64_t count, const Extent& extent, const Stream& stream,
-                 const std::uint8_t* bytes, Reader& reader, std::uint32_t* indices, float* values) {
-    Scratch<std::uint32_t> dropped(extent.dropped), open_values(extent.kept);
-    Scratch<std::uint8_t> symbols(extent.kept), open_nodes(extent.kept);
-    Scratch<std::uint16_t> nodes(nodes_of(tensors, count));
+Status take_body(const Tensor* tensors, std::int64_t count, const Stream& stream, const std::uint8_t* bytes,
+                 Reader& reader, std::uint32_t* indices, float* values) {
+    Scratch<std::uint64_t> words(symbol_words(tensors, count));
     Scratch<Progress> progress(static_cast<std::uint64_t>(count));
-    if (dropped.failed() || open_values.failed() || symbols.failed() || open_nodes.failed() || nodes.failed() ||
-        progress.failed()) {
-        return out_of_memory;
-    }
+    Meanings meanings;
+    if (words.failed() || progress.failed() || meanings.failed()) return out_of_memory;
     Places places = places_of(tensors, count, stream.unary_bits);
     bool shortest_form = true;
-    Status status = take_all_positions(tensors, count, stream, places, reader, dropped.get(), indices, shortest_form);
+    Status status = take_all_positions(tensors, count, stream, places, reader, indices, values, shortest_form);
     if (status) return status;
-    start(tensors, count, nodes.get(), progress.get(), symbols.get());
+    start(tensors, count, words.get(), progress.get());
     std::uint64_t at = places.symbols;
-    status = take_symbols(tensors, count, stream, at, reader, {open_values.get(), open_nodes.get()}, progress.get(),
-                          symbols.get());
-    if (status) return status;
+    if ((status = take_symbols(count, stream, at, reader, progress.get()))) return status;
     if ((status = check_filling(stream, at, reader))) return status;
-    status = take_values(tensors, count, symbols.get(), bytes, stream, places, reader, values, shortest_form);
+    status =
+        take_values(tensors, count, progress.get(), meanings, bytes, stream, places, reader, values, shortest_form);
     if (status) return status;
     return shortest_form ? succeeded : reader.refuse(not_shortest);
 }
@@ -2634,8 +3067,7 @@ std::int32_t encode(const std::uint32_t* indices, const float* values, std::int6
     const auto count = static_cast<std::uint64_t>(kept), body_at = static_cast<std::uint64_t>(tensors) * entry_room;
     if (static_cast<std::uint64_t>(room) < body_at + 9 * count + 64) return invalid_argument;
     Scratch<Tensor> all(static_cast<std::uint64_t>(tensors));
-    Scratch<std::uint8_t> symbols(count);
-    if (all.failed() || symbols.failed()) return out_of_memory;
+    if (all.failed()) return out_of_memory;
     std::uint64_t first = 0, dropped = 0;
     bool exact = true;
     for (std::int64_t i = 0; i < tensors; ++i) {
@@ -2653,7 +3085,7 @@ std::int32_t encode(const std::uint32_t* indices, const float* values, std::int6
     if (first != count) return unsound_selection;
     Scratch<std::uint32_t> absent(dropped);
     if (absent.failed()) return out_of_memory;
-    Encoder encoder = {indices, values, rounded, exact, all.get(), tensors, absent.get(), symbols.get()};
+    Encoder encoder = {indices, values, rounded, exact, all.get(), tensors, absent.get()};
     std::uint64_t unary_bits = 0, level_at[levels];
     const std::uint8_t* const table_end = encoder.plan_all(out, out + body_at, tensor_bits, unary_bits);
     if (!table_end) return unsound_selection;
@@ -2662,7 +3094,7 @@ std::int32_t encode(const std::uint32_t* indices, const float* values, std::int6
     const std::uint64_t stream_bytes = (level_at[levels - 1] + 7) / 8;
     std::uint8_t* const stream = out + body_at + places.value_bytes;
     std::memset(stream, 0, static_cast<std::size_t>(stream_bytes) + slack);
-    encoder.write_stream(stream, places, level_at);
+    encoder.write_stream(stream, unary_bits, places, level_at);
     sizes[0] = table_end - out;
     sizes[1] = static_cast<std::int64_t>(body_at);
     sizes[2] = static_cast<std::int64_t>(places.value_bytes + stream_bytes);
@@ -2706,13 +3138,8 @@ std::int32_t decode(const std::uint8_t* payload, std::int64_t size, std::int64_t
         return invalid_argument;
     }
     const std::uint8_t* const bytes = payload + body_at;
-    const std::uint64_t stream_bytes = left - value_bytes;
-    Scratch<std::uint8_t> copy(stream_bytes + slack);  // Words are read beyond its end.
-    if (copy.failed()) return out_of_memory;
-    std::memcpy(copy.get(), bytes + value_bytes, static_cast<std::size_t>(stream_bytes));
-    std::memset(copy.get() + stream_bytes, 0, slack);
-    const Stream stream = {copy.get(), 8 * stream_bytes, unary};
-    return take_body(all.get(), tensors, extent, stream, bytes, reader, indices, values);
+    const Stream stream(bytes + value_bytes, left - value_bytes, unary);
+    return take_body(all.get(), tensors, stream, bytes, reader, indices, values);
 }
 
 }  // namespace codec

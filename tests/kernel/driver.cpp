@@ -3,7 +3,7 @@
 // The kernel gives the same bits on every machine: builds for other processors, and other paths of one build, print the
 // same lines. Inputs are made of integers alone (splitmix64), because the mathematics library differs between machines.
 //
-//   driver [portable]      portable: selection does not use AVX2
+//   driver [portable]      portable: neither selection nor codec uses AVX2
 
 #include "../../src/kernel/kernel.cpp"
 
@@ -268,6 +268,8 @@ void run(std::int32_t flags) {
 }  // namespace driver
 
 int main(int count, char** arguments) {
-    driver::run(count > 1 && std::strcmp(arguments[1], "portable") == 0 ? kPortable : 0);
+    const bool portable = count > 1 && std::strcmp(arguments[1], "portable") == 0;
+    if (portable) codec::loops = &codec::portable::loops;
+    driver::run(portable ? kPortable : 0);
     return 0;
 }
