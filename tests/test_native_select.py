@@ -25,7 +25,13 @@ from joulewise.rules import CWMP, LEGAL, Bytes, Count, Density, Joules, Price, P
 from joulewise.select import limit_of, rank
 
 LIBRARY = kernel.library()
-EVERY_PATH = [sum(flags) for flags in ((0,), (1,), (2,), (3,), (2, 4), (2, 8), (2, 16), (2, 32), (3, 16), (3, 32))]
+EVERY_PATH = [
+    sum(flags)
+    for flags in (
+        *((0,), (1,), (2,), (3,), (2, 4), (2, 8), (2, 16), (2, 32), (3, 16), (3, 32)),
+        *((2, 4, 32), (2, 8, 32), (2, 32, 64), (3, 32, 64), (2, 32, 128), (2, 16, 128), (64,)),
+    )
+]
 
 needs_kernel = pytest.mark.skipif(LIBRARY is None, reason="runs without the kernel")
 
