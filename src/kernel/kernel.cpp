@@ -485,7 +485,7 @@ struct Sink {
     Entries end() const { return begin.from(size); }
 };
 
-// A sink with memory of its own. Without memory it has no room: workers cannot throw, see run_all.
+// A sink with memory of its own.
 class OwnSink : public Sink {
   public:
     bool reserve(std::int64_t count) {
@@ -677,9 +677,7 @@ struct Worker {
     std::int64_t elements = 0;
     Sink found;      // all that reaches the bracket, where the result goes
     OwnSink inside;  // the bracket
-    bool not_finite = false, no_memory = false, overflow = false;
-
-    bool stopped() const { return not_finite || no_memory || overflow; }
+    bool not_finite = false, overflow = false;
 };
 
 std::vector<Worker> workers_for(const std::vector<Segment>& segments, std::int64_t n, std::int32_t threads) {
@@ -1238,15 +1236,21 @@ std::int64_t room_of(const Selected& chosen, const Bracket& bracket) {
     return room;
 }
 
-void scan_segments(const Selected& chosen, const Pass& pass, std::int64_t inside, Worker& worker,
-                   std::vector<Tally>& tallies) noexcept {
+void scan_segments(const Selected& chosen, const Pass& pass, Worker& worker, std::vector<Tally>& tallies) noexcept {
     worker.not_finite = worker.overflow = false;
-    worker.inside = OwnSink();
-    worker.no_memory = !pass.tied && !worker.inside.reserve(std::min(inside, worker.elements));
-    for (std::size_t s = worker.first; s < worker.last && !worker.no_memory && !worker.not_finite; ++s) {
+    for (std::size_t s = worker.first; s < worker.last && !worker.not_finite; ++s) {
         pass.segment(chosen.segments[s], worker, tallies[s]);
     }
     if (pass.streamed) finish_streams();
+}
+
+// Memory for what lies inside the bracket; false where there is none left.
+bool reserve_inside(Selected& chosen, const Bracket& bracket) {
+    for (Worker& worker : chosen.workers) {
+        worker.inside = OwnSink();
+        if (!bracket.tied && !worker.inside.reserve(std::min(bracket.inside, worker.elements))) return false;
+    }
+    return true;
 }
 
 // One pass with a bracket. After the first, squares are known and the sum is written: the order reads it from then on.
@@ -1256,10 +1260,9 @@ Outcome pass_over(Selected& chosen, const Bracket& bracket, Entries* arrays) {
     Pass pass{chosen.order, chosen.scanner(), lo, hi, bracket.tied, arrays != nullptr, chosen.carried,
               streamed,     chosen.squares};
     share_out(chosen, bracket, arrays);
-    run_all(chosen.workers,
-            [&](Worker& worker) noexcept { scan_segments(chosen, pass, bracket.inside, worker, chosen.tallies); });
+    if (!reserve_inside(chosen, bracket)) return {kNoMemory, -1};
+    run_all(chosen.workers, [&](Worker& worker) noexcept { scan_segments(chosen, pass, worker, chosen.tallies); });
     for (const Worker& worker : chosen.workers) {
-        if (worker.no_memory) return {kNoMemory, -1};
         if (worker.not_finite) return not_finite(chosen.order);
     }
     if (chosen.carried) chosen.order.update = chosen.carried, chosen.order.residual = nullptr;
