@@ -32,6 +32,9 @@ FLAGS = {
     "bracket too low": native_select.TINY_SAMPLE | native_select.LOW_BRACKET,
     "two passes": native_select.TINY_SAMPLE | native_select.TWO_PASSES,
     "one pass": native_select.TINY_SAMPLE | native_select.ONE_PASS,
+    "one pass, streamed": native_select.TINY_SAMPLE | native_select.ONE_PASS | native_select.STREAMED,
+    "too little room": native_select.TINY_SAMPLE | native_select.ONE_PASS | native_select.LITTLE_ROOM,
+    "portable, one pass": native_select.PORTABLE | native_select.TINY_SAMPLE | native_select.ONE_PASS,
     "portable, two passes": native_select.PORTABLE | native_select.TINY_SAMPLE | native_select.TWO_PASSES,
 }
 

@@ -1,10 +1,15 @@
 """The kernel's selection is NumPy's, to the last bit."""
 
 import ctypes
+import json
 import math
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import native_cases
 import numpy as np
@@ -25,7 +30,13 @@ from joulewise.rules import CWMP, LEGAL, Bytes, Count, Density, Joules, Price, P
 from joulewise.select import limit_of, rank
 
 LIBRARY = kernel.library()
-EVERY_PATH = [sum(flags) for flags in ((0,), (1,), (2,), (3,), (2, 4), (2, 8), (2, 16), (2, 32), (3, 16), (3, 32))]
+EVERY_PATH = [
+    sum(flags)
+    for flags in (
+        *((0,), (1,), (2,), (3,), (2, 4), (2, 8), (2, 16), (2, 32), (3, 16), (3, 32)),
+        *((2, 4, 32), (2, 8, 32), (2, 32, 64), (3, 32, 64), (2, 32, 128), (2, 16, 128), (64,)),
+    )
+]
 
 needs_kernel = pytest.mark.skipif(LIBRARY is None, reason="runs without the kernel")
 
@@ -202,6 +213,20 @@ def test_vectors_of_2_to_the_32_are_refused():
     assert found.selected is None
     with pytest.raises(ValueError, match="fewer; select parts of it"):
         native_select._check(status, found)
+
+
+@needs_kernel
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits processes as Unix does")
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_what_memory_does_not_hold_is_a_memory_error_on_any_number_of_threads(threads):
+    """Where there is none for a thread either, one thread does it all."""
+    script = Path(__file__).with_name("short_of_memory.py")
+    environment = {**os.environ, kernel.THREADS_VARIABLE: threads}
+    run = subprocess.run([sys.executable, script, "1000000"], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    ends = json.loads(run.stdout)
+    assert set(ends) <= {"selected", "MemoryError"}
+    assert ends["MemoryError"]
 
 
 @needs_kernel

@@ -690,6 +690,21 @@ def test_long_vectors_fill_like_short_ones(monkeypatch):
         assert selected(case).indices.tolist() == chosen.indices
 
 
+@pytest.mark.parametrize("ahead", [1, 3, 1 << 12])
+@pytest.mark.parametrize("rule", [TopK(), CWMP(), RandomK()], ids=lambda rule: type(rule).__name__)
+def test_filling_does_not_mind_how_far_it_looks_at_once(monkeypatch, ahead, rule):
+    """Prices that fall along the order, so that kept ones and misfits take turns, and prices without an order."""
+    monkeypatch.setattr(prefix, "AHEAD", ahead)
+    n = 400
+    falling = np.where(np.arange(n) % 2, 1.0, 900.0 - np.arange(n))
+    mixed = np.random.default_rng(0).integers(1, 50, n).astype(np.float64)
+    for prices, room in ((falling, 950.0), (falling, 1200.5), (mixed, 99.0), (mixed, 3000.0), (mixed, 1e9)):
+        case = Case(update_of("real", 3, n), Costs.of(prices), rule, Joules(room, fill=True), 1)
+        key = int(np.random.default_rng(1).integers(0, 2**64, dtype=np.uint64)) if rule.random else None
+        kept = select(case.a, case.costs, rule, case.budget, np.random.default_rng(1))
+        assert kept.indices.tolist() == reference.choose(case.a, case.costs, rule, case.budget, key).indices
+
+
 @given(st.data(), layouts())
 @few
 def test_costs_for_every_layout_are_legal(data, layout):

@@ -12,14 +12,11 @@ from joulewise import kernel
 from joulewise.ranking import Carry, Float32, Int64, NotFinite, Prefix, Ranking, UInt32
 
 # Statuses of the kernel.
-DONE, NOT_FINITE, SUM_NOT_FINITE, NO_MEMORY, TOO_LONG = range(5)
+DONE, NOT_FINITE, SUM_NOT_FINITE, NO_MEMORY, TOO_LONG, MORE_ROOM = range(6)
 # Of `flags`, for tests: paths that depend on the processor, the length or luck.
-PORTABLE, TINY_SAMPLE, HIGH_BRACKET, LOW_BRACKET, TWO_PASSES, ONE_PASS = (1 << bit for bit in range(6))
-
-WRITTEN = {
-    np.dtype(dtype): np.ctypeslib.ndpointer(dtype, ndim=1, flags=("C_CONTIGUOUS", "WRITEABLE"))
-    for dtype in (np.uint32, np.float32)
-}
+PORTABLE, TINY_SAMPLE, HIGH_BRACKET, LOW_BRACKET, TWO_PASSES, ONE_PASS, STREAMED, LITTLE_ROOM = (
+    1 << bit for bit in range(8)
+)
 
 
 class Request(ctypes.Structure):
@@ -52,6 +49,7 @@ class Found(ctypes.Structure):
 
     _fields_ = (
         ("selected", ctypes.c_void_p),
+        ("room", ctypes.c_int64),
         ("kept", ctypes.c_int64),
         ("spent", ctypes.c_int64),
         ("misfit", ctypes.c_int64),
@@ -153,16 +151,25 @@ def _address(array: npt.NDArray[Any], dtype: type[np.generic], written: bool = F
 def _call(library: ctypes.CDLL, request: Request) -> tuple[Found, UInt32, Float32]:
     found = Found()
     _check(library.joulewise_select_open(ctypes.byref(request), ctypes.byref(found)), found)
-    selected = ctypes.c_void_p(found.selected)
     try:
-        indices, values = np.empty(found.kept, np.uint32), np.empty(found.kept, np.float32)
-        write = library.joulewise_select_write
-        write.argtypes = (ctypes.c_void_p, WRITTEN[indices.dtype], WRITTEN[values.dtype])
-        _check(write(selected, indices, values), found)
+        indices, values = _written(library, found)
     finally:
         library.joulewise_select_close.restype = None
-        library.joulewise_select_close(selected)
+        library.joulewise_select_close(ctypes.c_void_p(found.selected))
+    for array in (indices, values):
+        array.resize(found.kept, refcheck=False)  # What was too much goes back, and nothing is copied.
     return found, indices, values
+
+
+def _written(library: ctypes.CDLL, found: Found) -> tuple[UInt32, Float32]:
+    """What was found, at the beginning of arrays that may be longer: the kernel writes before it knows where to end."""
+    status = MORE_ROOM
+    while status == MORE_ROOM:
+        indices, values = np.empty(found.room, np.uint32), np.empty(found.room, np.float32)
+        addresses = (ctypes.c_void_p(array.ctypes.data) for array in (indices, values))
+        status = library.joulewise_select_write(ctypes.byref(found), *addresses)
+    _check(status, found)
+    return indices, values
 
 
 def _check(status: int, found: Found) -> None:

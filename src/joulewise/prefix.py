@@ -39,6 +39,8 @@ from joulewise.ranking import (
 )
 
 SORTABLE = 1 << 12
+AHEAD = 1 << 12
+"""How far filling looks first, in coordinates of the order."""
 
 
 def longest_prefix(ranking: Ranking, quanta: Int64, limit: int, carry: Carry | None = None) -> Prefix:
@@ -95,25 +97,41 @@ def at_least_in_numpy(ranking: Ranking, threshold: float, carry: Carry | None = 
 def filled(ranking: Ranking, quanta: Int64, limit: int, found: Prefix) -> tuple[UInt32, int]:
     """Go on along the order after the first misfit and keep whatever still fits.
 
-    What is left only shrinks, so a coordinate that is too dear once stays so. Among those still affordable,
-    the ones kept so far are again a prefix of the order: the same kernel finds the next stretch.
+    What is left only shrinks, so a coordinate that is too dear once stays so. Among those still affordable, the ones
+    kept so far are again a prefix of the order: the same kernel finds how it goes on, each time four times as far. So
+    there are few passes, and what they find is sorted once: n log n, whatever the prices.
 
     Returns:
         All kept indices, ascending, and their cost.
     """
-    indices, spent, misfit = found.indices, found.spent, found.misfit
+    indices, room, misfit, ahead = found.indices, limit - found.spent, found.misfit, AHEAD
+    each = np.ones(ranking.edges.size - 1, np.int64)
     while misfit is not None:
-        affordable = quanta <= limit - spent
+        affordable = quanta <= room
         if not affordable.any():
             break
-        taken = ranking.spread(affordable, indices)
-        inside = int(ranking.spread(quanta, indices)[taken].sum())
+        taken = int(np.count_nonzero(ranking.spread(affordable, indices)))
         rest = Ranking(ranking.a, ranking.edges, _without(ranking, ~affordable), ranking.key)
-        longer = longest_prefix(rest, quanta, limit - spent + inside)
-        indices = np.sort(np.concatenate([indices[~taken], longer.indices]))
-        spent += longer.spent - inside
-        misfit = longer.misfit
-    return indices, spent
+        longer = longest_prefix(rest, each, taken + ahead)
+        later = np.setdiff1d(longer.indices, indices, assume_unique=True)
+        order = np.argsort(-ranking.scores_at(later), kind="stable")
+        fitting, room = _fitting(ranking.spread(quanta, later)[order], room)
+        indices = np.sort(np.concatenate([indices, later[order[fitting]]]))
+        misfit, ahead = longer.misfit, 4 * ahead
+    return indices, limit - room
+
+
+def _fitting(costs: Int64, room: int) -> tuple[Int64, int]:
+    """Places of the costs that are kept when each that fits into what is left is; and what is left then."""
+    kept: list[int] = []
+    for start in range(0, costs.size, CHUNK):
+        chunk = costs[start : start + CHUNK]
+        places = np.flatnonzero(chunk <= room)
+        for place, cost in zip(places.tolist(), chunk[places].tolist(), strict=True):
+            if cost <= room:
+                kept.append(start + place)
+                room -= cost
+    return np.array(kept, np.int64), room
 
 
 def _without(ranking: Ranking, excluded: Bool) -> Float64:

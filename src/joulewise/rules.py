@@ -147,8 +147,7 @@ class Joules(msgspec.Struct, frozen=True, tag_field="name", tag="Joules", forbid
         budget: energy that what is kept may cost.
         includes_fixed: the fixed cost of a reply, over all links, is paid from the budget too; where it does not
             fit, nothing is sent.
-        fill: go on after the first coordinate that does not fit and keep later ones that do. Each stretch of those is a
-            further selection: with a price for each coordinate there may be many.
+        fill: go on after the first coordinate that does not fit and keep later ones that do.
     """
 
     budget: float
@@ -164,8 +163,7 @@ class Bytes(msgspec.Struct, frozen=True, tag_field="name", tag="Bytes", forbid_u
 
     Args:
         n: bytes.
-        fill: go on after the first coordinate that does not fit and keep later ones that do. Each stretch of those is a
-            further selection: with a price for each coordinate there may be many.
+        fill: go on after the first coordinate that does not fit and keep later ones that do.
     """
 
     n: int

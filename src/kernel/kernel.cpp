@@ -30,6 +30,9 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #if defined(_WIN32)
 #define JOULEWISE_EXPORT extern "C" __declspec(dllexport)
@@ -38,7 +41,7 @@
 #endif
 
 // Raised with every change of a signature below: a library of another number is not used.
-JOULEWISE_EXPORT std::int32_t joulewise_kernel_abi() { return 1; }
+JOULEWISE_EXPORT std::int32_t joulewise_kernel_abi() { return 2; }
 
 // ---------------------------------------------------------------------------------------------------------- selection
 //
@@ -46,33 +49,47 @@ JOULEWISE_EXPORT std::int32_t joulewise_kernel_abi() { return 1; }
 // lower index, whose integer costs fit a limit is kept. Nothing of the length of the vector is stored:
 //
 //   1. a sample brackets the score at which the limit is used up;
-//   2. one pass over the vector sums squares (where NaN and infinity show), adds the residual and collects candidates;
-//   3. the threshold is found exactly among the candidates inside the bracket;
-//   4. what is kept is written out, from the candidates where they are few, else from the vector again.
+//   2. one pass over the vector sums squares (where NaN and infinity show), adds the residual, writes all that reaches
+//      the bracket to where the result belongs, and notes what lies inside it;
+//   3. the threshold is found exactly among what lies inside;
+//   4. what does not reach it is taken out of the result again.
 //
-// A bracket that misses is followed by a wider one: the sample decides the speed, never the result.
+// A bracket that misses is followed by a wider one: the sample decides the speed, never the result. Then, and where a
+// bracket holds so much that it would be written in vain, the result is written in a second pass over the vector.
 
 namespace {
 
-enum Status : std::int32_t { kDone = 0, kNotFinite = 1, kSumNotFinite = 2, kNoMemory = 3, kTooLong = 4 };
+enum Status : std::int32_t {
+    kDone = 0,
+    kNotFinite = 1,
+    kSumNotFinite = 2,
+    kNoMemory = 3,
+    kTooLong = 4,
+    kMoreRoom = 5,  // the arrays are too short; come again with longer ones
+};
 
 // For tests alone: paths that depend on the processor, the length or luck, forced.
 enum Flag : std::int32_t {
     kPortable = 1,
-    kTinySample = 2,   // of 64 places, on vectors of any length
-    kHighBracket = 4,  // the sampled bracket lies above the threshold
-    kLowBracket = 8,   // ... below it
-    kTwoPasses = 16,   // write from the vector
-    kOnePass = 32,     // write from the candidates
+    kTinySample = 2,    // of 64 places, on vectors of any length
+    kHighBracket = 4,   // the sampled bracket lies above the threshold
+    kLowBracket = 8,    // ... below it
+    kTwoPasses = 16,    // write from the vector
+    kOnePass = 32,      // write what was found while it is looked for
+    kStreamed = 64,     // write the sum past the caches
+    kLittleRoom = 128,  // as if the sample had promised next to nothing
 };
 
 constexpr std::int64_t kChunk = 1 << 16;  // as in ranking.py: squares are summed by segments of this length,
 constexpr std::int64_t kLanes = 1 << 11;  // in so many lanes
 constexpr std::int64_t kWords = kLanes / 64;
-constexpr std::int64_t kSamples = 1 << 16;
+constexpr std::int64_t kSamples = 1 << 15;
+constexpr std::int64_t kShort = 1 << 13;   // vectors up to this length are not worth a sample
+constexpr std::int64_t kStream = 1 << 21;  // sums from this length on would push one another out of the caches
+constexpr double kDeviations = 3.5;
 constexpr int kBinShift = 47;  // 11 bits of exponent and 5 of mantissa: a bin is 3 % wide
 constexpr std::int64_t kBins = 1 << 16;
-constexpr int kRadixBits = 12;
+constexpr int kRadixBits = 10;
 constexpr double kSmallest = std::numeric_limits<double>::denorm_min();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -277,16 +294,33 @@ void row_portable(const Row& row, float threshold, std::uint64_t* words) {
     finish_row(row, threshold, whole, words);
 }
 
+inline void prefetch(const void* place) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(place);
+#else
+    static_cast<void>(place);
+#endif
+}
+
 #if JOULEWISE_AVX2
 
+// A line of memory holds 16 elements: while one row is marked and its entries are written, the next is on its way.
+inline void ask_for_next(const Row& row, std::int64_t begin) {
+    for (std::int64_t line = begin + kLanes; line < begin + kLanes + 64; line += 16) {
+        prefetch(row.update + line);
+        if (row.residual) prefetch(row.residual + line);
+    }
+}
+
+// A row by value: what is stored through one of its pointers might else change the others.
 template <bool kCarry, bool kSquares>
-__attribute__((target("avx2"))) void whole_words_avx2(const Row& row, float threshold, std::uint64_t* words) {
+__attribute__((target("avx2"))) void whole_words_avx2(const Row row, float threshold, std::uint64_t* words) {
     const __m256 least = _mm256_set1_ps(threshold), factor = _mm256_set1_ps(row.factor);
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
     for (std::int64_t begin = 0; begin + 64 <= row.count; begin += 64) {
+        ask_for_next(row, begin);
         std::uint64_t word = 0;
-        for (int part = 0; part < 8; ++part) {
-            std::int64_t at = begin + 8 * part;
+        for (std::int64_t at = begin; at < begin + 64; at += 8) {
             __m256 x = _mm256_loadu_ps(row.update + at);
             if (kCarry) {
                 x = _mm256_add_ps(x, _mm256_setzero_ps());
@@ -298,7 +332,7 @@ __attribute__((target("avx2"))) void whole_words_avx2(const Row& row, float thre
                 _mm256_storeu_ps(row.lanes + at, _mm256_add_ps(lane, _mm256_mul_ps(x, x)));
             }
             __m256 hit = _mm256_cmp_ps(_mm256_and_ps(x, magnitude), least, _CMP_GE_OQ);
-            word |= static_cast<std::uint64_t>(static_cast<std::uint32_t>(_mm256_movemask_ps(hit))) << (8 * part);
+            word |= static_cast<std::uint64_t>(static_cast<std::uint32_t>(_mm256_movemask_ps(hit))) << (at - begin);
         }
         words[begin / 64] = word;
     }
@@ -315,7 +349,10 @@ void row_avx2(const Row& row, float threshold, std::uint64_t* words) {
     finish_row(row, threshold, row.count - row.count % 64, words);
 }
 
-bool has_avx2() { return __builtin_cpu_supports("avx2"); }
+// Every processor with AVX2 has the other two, unless a virtual machine hides them.
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt");
+}
 
 #else
 
@@ -339,9 +376,31 @@ void mark_scores(const Order& order, std::int64_t tensor, std::int64_t start, co
     }
 }
 
+#if JOULEWISE_AVX2
+
+// Copies past the caches, from where a core has them to where nobody looks soon.
+__attribute__((target("avx2"))) void stream(const float* from, std::int64_t count, float* to) {
+    std::int64_t at = 0;
+    for (; at < count && (reinterpret_cast<std::uintptr_t>(to + at) & 31); ++at) to[at] = from[at];
+    for (; at + 8 <= count; at += 8) _mm256_stream_ps(to + at, _mm256_loadu_ps(from + at));
+    for (; at < count; ++at) to[at] = from[at];
+}
+
+void finish_streams() { _mm_sfence(); }
+
+#else
+
+void stream(const float* from, std::int64_t count, float* to) { std::copy(from, from + count, to); }
+
+void finish_streams() {}
+
+#endif
+
 struct Scanner {
     const Order& order;
     bool portable;
+
+    bool streams(std::int64_t n, std::int32_t flags) const { return !portable && (n >= kStream || flags & kStreamed); }
 
     // Marks the elements of one row that pass the test; squares and the carried sum are made on the way, if asked for.
     void mark(const Row& row, std::int64_t tensor, std::int64_t start, const Test& test, std::uint64_t* words) const {
@@ -394,13 +453,280 @@ double squares_in_double(const float* x, std::int64_t count) {
     return folded(lanes, std::min(count + 63, kLanes));
 }
 
-// ------------------------------------------------------------------------------------------------------------ brackets
+// -------------------------------------------------------------------------------------------------------------- memory
 
-enum class Store { candidates, bracket, nothing };
+// Large blocks in huge pages, where the system has them: the first touch of a page is dearer than all that is done
+// there.
+void* allocated(std::size_t bytes) {
+#if defined(__linux__)
+    constexpr std::size_t kHugePage = std::size_t{1} << 21;
+    if (bytes >= kHugePage) {
+        void* found = std::aligned_alloc(kHugePage, (bytes + kHugePage - 1) / kHugePage * kHugePage);
+        if (found) madvise(found, bytes, MADV_HUGEPAGE);
+        return found;
+    }
+#endif
+    return std::malloc(bytes);
+}
+
+// Indices of elements, ascending, and their values.
+struct Entries {
+    std::uint32_t* indices = nullptr;
+    float* values = nullptr;
+
+    Entries from(std::int64_t at) const { return {indices + at, values + at}; }
+};
+
+// Room for entries. More is kept free than a row can write, so that it is looked at once for each.
+struct Sink {
+    static constexpr std::int64_t kSpare = kLanes + 64;
+    Entries begin;
+    std::int64_t room = 0, size = 0;
+
+    bool has_room() const { return size + kSpare <= room; }
+    Entries end() const { return begin.from(size); }
+};
+
+// A sink with memory of its own.
+class OwnSink : public Sink {
+  public:
+    bool reserve(std::int64_t count) {
+        *this = OwnSink();
+        memory_.reset(allocated(static_cast<std::size_t>(count + kSpare) * (sizeof(std::uint32_t) + sizeof(float))));
+        if (!memory_) return false;
+        room = count + kSpare;
+        begin.indices = static_cast<std::uint32_t*>(memory_.get());
+        begin.values = reinterpret_cast<float*>(begin.indices + room);
+        return true;
+    }
+
+  private:
+    struct Free {
+        void operator()(void* memory) const { std::free(memory); }
+    };
+    std::unique_ptr<void, Free> memory_;
+};
+
+// ---------------------------------------------------------------------------------------------- entries out of
+// elements
+
+inline void put(Entries into, std::int64_t at, std::int64_t index, float value) {
+    into.indices[at] = static_cast<std::uint32_t>(index);
+    into.values[at] = value;
+}
+
+// Writes the marked elements of a word; returns where the next go.
+inline std::int64_t put_bits(Entries into, std::int64_t at, std::int64_t start, const float* x, std::uint64_t word) {
+    for (; word; word &= word - 1) {
+        int place = lowest_bit(word);
+        put(into, at++, start + place, x[place]);
+    }
+    return at;
+}
+
+std::int64_t put_words_portable(Entries into, std::int64_t at, std::int64_t start, const float* x,
+                                const std::uint64_t* words, std::int64_t count) {
+    for (std::int64_t w = 0; w < count; ++w) at = put_bits(into, at, start + 64 * w, x + 64 * w, words[w]);
+    return at;
+}
+
+// Those entries that `passes(index, value)`, in their order; `into` may be where they come from. Returns their number.
+template <typename Passes>
+std::int64_t filtered(Entries from, std::int64_t count, Entries into, const Passes& passes) {
+    std::int64_t at = 0;
+    for (std::int64_t j = 0; j < count; ++j) {
+        std::uint32_t index = from.indices[j];
+        float value = from.values[j];
+        put(into, at, index, value);  // What does not pass is overwritten by the next.
+        at += passes(index, value);
+    }
+    return at;
+}
+
+// Those whose magnitude reaches the threshold, or those whose does not.
+template <bool kReach>
+std::int64_t filtered_portable(Entries from, std::int64_t count, Entries into, float threshold) {
+    return filtered(from, count, into,
+                    [=](std::uint32_t, float value) { return (std::fabs(value) >= threshold) == kReach; });
+}
+
+#if JOULEWISE_AVX2
+
+// For each byte the places of its bits, in order.
+struct Places {
+    std::uint64_t of[256];
+    constexpr Places() : of() {
+        for (int byte = 0; byte < 256; ++byte) {
+            int found = 0;
+            for (int bit = 0; bit < 8; ++bit) {
+                if (byte >> bit & 1) of[byte] |= static_cast<std::uint64_t>(bit) << (8 * found++);
+            }
+        }
+    }
+};
+constexpr Places kPlaces;
+
+#define JOULEWISE_TARGET __attribute__((target("avx2,bmi,popcnt")))
+
+// Eight entries at once, of which the next store overwrites those that are not marked. Returns how many are.
+JOULEWISE_TARGET inline std::int64_t put_eight(Entries into, std::int64_t at, __m256i indices, __m256 values,
+                                               std::uint32_t marks) {
+    __m256i places = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(kPlaces.of[marks])));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(into.indices + at), _mm256_permutevar8x32_epi32(indices, places));
+    _mm256_storeu_ps(into.values + at, _mm256_permutevar8x32_ps(values, places));
+    return __builtin_popcount(marks);
+}
+
+JOULEWISE_TARGET inline std::int64_t put_dense(Entries into, std::int64_t at, std::int64_t start, const float* x,
+                                               std::uint64_t word) {
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    for (int part = 0; part < 64; part += 8) {
+        __m256i first = _mm256_set1_epi32(static_cast<int>(static_cast<std::uint32_t>(start + part)));
+        auto marks = static_cast<std::uint32_t>(word >> part & 0xFF);
+        at += put_eight(into, at, _mm256_add_epi32(first, lanes), _mm256_loadu_ps(x + part), marks);
+    }
+    return at;
+}
+
+// Four at once, whether there are four or none: a branch on their number would be guessed wrong.
+JOULEWISE_TARGET inline std::uint64_t put_four(Entries into, std::int64_t at, std::int64_t start, const float* x,
+                                               std::uint64_t word) {
+    for (int j = 0; j < 4; ++j, word &= word - 1) {
+        auto place = static_cast<std::int64_t>(_tzcnt_u64(word)) & 63;
+        put(into, at + j, start + place, x[place]);
+    }
+    return word;
+}
+
+JOULEWISE_TARGET std::int64_t put_words_avx2(Entries into, std::int64_t at, std::int64_t start, const float* x,
+                                             const std::uint64_t* words, std::int64_t count) {
+    for (std::int64_t w = 0; w < count; ++w, start += 64, x += 64) {
+        std::int64_t marked = _mm_popcnt_u64(words[w]);
+        if (marked > 8) {
+            at = put_dense(into, at, start, x, words[w]);
+            continue;
+        }
+        std::uint64_t rest = put_four(into, at, start, x, words[w]);
+        if (marked > 4) put_four(into, at + 4, start, x, rest);
+        at += marked;
+    }
+    return at;
+}
+
+template <bool kReach>
+JOULEWISE_TARGET std::int64_t filtered_avx2(Entries from, std::int64_t count, Entries into, float threshold) {
+    const __m256 least = _mm256_set1_ps(threshold);
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
+    std::int64_t at = 0, j = 0;
+    for (; j + 8 <= count; j += 8) {
+        __m256i indices = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from.indices + j));
+        __m256 values = _mm256_loadu_ps(from.values + j);
+        __m256 hit = _mm256_cmp_ps(_mm256_and_ps(values, magnitude), least, _CMP_GE_OQ);
+        auto marks = static_cast<std::uint32_t>(_mm256_movemask_ps(hit)) ^ (kReach ? 0u : 0xFFu);
+        at += put_eight(into, at, indices, values, marks);
+    }
+    return at + filtered_portable<kReach>(from.from(j), count - j, into.from(at), threshold);
+}
+
+#else
+
+std::int64_t put_words_avx2(Entries into, std::int64_t at, std::int64_t start, const float* x,
+                            const std::uint64_t* words, std::int64_t count) {
+    return put_words_portable(into, at, start, x, words, count);
+}
+
+template <bool kReach>
+std::int64_t filtered_avx2(Entries from, std::int64_t count, Entries into, float threshold) {
+    return filtered_portable<kReach>(from, count, into, threshold);
+}
+
+#endif
+
+// Entries of the elements of a row that are marked. Past them, what an entry more would take may be overwritten: room
+// for a row of marks, and a word.
+std::int64_t put_row(bool portable, Entries into, std::int64_t start, const float* x, const std::uint64_t* words,
+                     std::int64_t count) {
+    std::int64_t whole = count / 64;
+    std::int64_t at = (portable ? put_words_portable : put_words_avx2)(into, 0, start, x, words, whole);
+    return count % 64 ? put_bits(into, at, start + 64 * whole, x + 64 * whole, words[whole]) : at;
+}
+
+// ------------------------------------------------------------------------------------------------------------- workers
+
+struct Segment {
+    std::int64_t tensor, start, stop;
+};
+
+std::vector<Segment> segments_of(const Order& order) {
+    std::vector<Segment> segments;
+    for (std::int64_t g = 0; g < order.tensors; ++g) {
+        for (std::int64_t start = order.edges[g]; start < order.edges[g + 1]; start += kChunk) {
+            segments.push_back({g, start, std::min(start + kChunk, order.edges[g + 1])});
+        }
+    }
+    return segments;
+}
+
+// What one segment adds up to: what reaches the upper end of the bracket is sure, the rest of what was found lies
+// inside.
+struct Tally {
+    double squares = 0;
+    std::int64_t sure = 0, sure_cost = 0, inside = 0, inside_cost = 0;
+};
+
+struct Worker {
+    std::size_t first = 0, last = 0;  // segments
+    std::int64_t elements = 0;
+    Sink found;      // all that reaches the bracket, where the result goes
+    OwnSink inside;  // the bracket
+    bool not_finite = false, overflow = false;
+};
+
+std::vector<Worker> workers_for(const std::vector<Segment>& segments, std::int64_t n, std::int32_t threads) {
+    std::int64_t most = std::min<std::int64_t>(std::max(threads, 1), std::max<std::int64_t>(n / kChunk, 1));
+    std::vector<Worker> workers(static_cast<std::size_t>(most));
+    std::size_t at = 0;
+    for (std::int64_t w = 0; w < most; ++w) {
+        Worker& worker = workers[static_cast<std::size_t>(w)];
+        worker.first = at;
+        for (; at < segments.size() && (w + 1 == most || segments[at].start < n * (w + 1) / most); ++at) {
+            worker.elements += segments[at].stop - segments[at].start;
+        }
+        worker.last = at;
+    }
+    return workers;
+}
+
+// Runs `work` for each worker, the first in this thread. It may not throw: where memory is short, the C++ library finds
+// none for a new thread's first exception, and ends the process.
+template <typename Work>
+void run_all(std::vector<Worker>& workers, const Work& work) {
+    static_assert(noexcept(work(workers[0])));
+    std::vector<std::thread> threads;
+    std::size_t started = 1;
+    try {
+        threads.reserve(workers.size());
+        for (; started < workers.size(); ++started) threads.emplace_back(work, std::ref(workers[started]));
+    } catch (const std::exception&) {
+        // No more threads, or no memory for one: this one does the rest.
+    }
+    work(workers[0]);
+    for (std::size_t w = started; w < workers.size(); ++w) work(workers[w]);
+    for (std::thread& thread : threads) thread.join();
+}
+
+// ------------------------------------------------------------------------------------------------------------ brackets
 
 struct Bracket {
     double lo, hi;
-    Store store;
+    bool tied;            // one score: what lies inside is counted, and not stored
+    std::int64_t found;   // how many elements it may find at most: those that reach it,
+    std::int64_t inside;  // and those inside it
+};
+
+struct Bin {
+    double cost = 0, square = 0, dearest = 0;
+    std::int64_t count = 0;
 };
 
 // Bins of 32 to the octave, from 2^-191 (or what is less) to 2^129: costs, their squares and numbers of samples.
@@ -408,28 +734,34 @@ struct Bins {
     static constexpr int kShift = 52 - 5;
     static constexpr std::uint64_t kFirst = static_cast<std::uint64_t>(1023 - 191) << 5;
     static constexpr std::size_t kCount = 320 << 5;
-    std::vector<double> costs = std::vector<double>(kCount, 0.0), squares = costs;
-    std::vector<std::int32_t> counts = std::vector<std::int32_t>(kCount, 0);
-    double dearest = 0;
+    std::vector<Bin> bins = std::vector<Bin>(kCount);
+    std::size_t top = 0;  // nothing from here on
 
     static std::size_t of(std::uint64_t key) {
         std::uint64_t bin = std::max(key >> kShift, kFirst) - kFirst;
         return static_cast<std::size_t>(std::min<std::uint64_t>(bin, kCount - 1));
     }
     static double edge(std::size_t bin) { return bin ? from_bits((kFirst + bin) << kShift) : kSmallest; }
+
+    void add(std::uint64_t key, double cost) {
+        std::size_t at = of(key);
+        Bin& bin = bins[at];
+        bin.cost += cost;
+        bin.square += cost * cost;
+        bin.dearest = std::max(bin.dearest, cost);
+        bin.count += 1;
+        top = std::max(top, at + 1);
+    }
+    std::int64_t above(double score) const {
+        std::int64_t count = 0;
+        for (std::size_t bin = score < kInfinity ? of(bits_of(score)) : top; bin < top; ++bin) count += bins[bin].count;
+        return count;
+    }
 };
 
 // One place in each stride, jittered by multiples of the golden ratio modulo one: no period of the data is met.
 inline std::int64_t sample_place(std::uint64_t s, std::uint64_t stride) {
     return static_cast<std::int64_t>(s * stride + (((s * 0x9E3779B9u & 0xFFFFFFFFu) * stride) >> 32));
-}
-
-inline void prefetch(const void* place) {
-#if defined(__GNUC__) || defined(__clang__)
-    __builtin_prefetch(place);
-#else
-    static_cast<void>(place);
-#endif
 }
 
 // Calls `each(key, cost)` for scores above zero at `count` places.
@@ -449,42 +781,25 @@ void sample(const Order& order, std::int64_t count, const Each& each) {
     }
 }
 
-Bins sampled_bins(const Order& order, std::int64_t count, double share) {
-    Bins bins;
-    sample(order, count, [&](std::uint64_t key, std::int64_t quanta) {
-        double cost = static_cast<double>(quanta) * share;
-        std::size_t bin = Bins::of(key);
-        bins.costs[bin] += cost;
-        bins.squares[bin] += cost * cost;
-        bins.counts[bin] += 1;
-        bins.dearest = std::max(bins.dearest, cost);
-    });
-    return bins;
-}
-
-// Four standard deviations of the sampled cost, and four samples more where few were met, on either side.
-Bracket sampled_bracket(const Bins& bins, double limit) {
-    Bracket found{kSmallest, kInfinity, Store::bracket};
-    double cost = 0, square = 0;
-    for (std::size_t bin = Bins::kCount; bin-- > 0;) {
-        if (!bins.counts[bin]) continue;
-        cost += bins.costs[bin];
-        square += bins.squares[bin];
-        double spread = 4 * std::sqrt(square) + 4 * bins.dearest;
-        if (cost + spread <= limit) found.hi = Bins::edge(bin);
+// Three and a half standard deviations of the sampled cost, and as many samples more where few were met, on either
+// side.
+Bracket sampled_bracket(const Bins& sampled, double limit) {
+    Bracket found{kSmallest, kInfinity, false, 0, 0};
+    double cost = 0, square = 0, dearest = 0;
+    for (std::size_t at = sampled.top; at-- > 0;) {
+        const Bin& bin = sampled.bins[at];
+        if (!bin.count) continue;
+        cost += bin.cost;
+        square += bin.square;
+        dearest = std::max(dearest, bin.dearest);
+        double spread = kDeviations * (std::sqrt(square) + dearest);
+        if (cost + spread <= limit) found.hi = Bins::edge(at);
         if (cost - spread > limit) {
-            found.lo = Bins::edge(bin);
+            found.lo = Bins::edge(at);
             break;
         }
     }
     return found;
-}
-
-std::int64_t sampled_above(const Bins& bins, double score) {
-    if (score == kInfinity) return 0;
-    std::int64_t above = 0;
-    for (std::size_t bin = Bins::of(bits_of(score)); bin < Bins::kCount; ++bin) above += bins.counts[bin];
-    return above;
 }
 
 struct Sampled {
@@ -510,125 +825,49 @@ std::optional<Bracket> tie_bracket(const Order& order, std::int64_t count, const
     std::uint64_t key = inside[at].key;
     auto same = std::count_if(inside.begin(), inside.end(), [&](const Sampled& one) { return one.key == key; });
     if (2 * static_cast<std::size_t>(same) < inside.size()) return std::nullopt;
-    return Bracket{from_bits(key), from_bits(key + 1), Store::nothing};
+    return Bracket{from_bits(key), from_bits(key + 1), true, 0, 0};
+}
+
+// How many elements there may be of a kind of which `sampled` in `count` were met: six standard deviations more, and
+// what the jitter of the places may be off.
+std::int64_t at_most(std::int64_t sampled, std::int64_t count, std::int64_t n) {
+    double most = static_cast<double>(sampled) + 6 * std::sqrt(static_cast<double>(sampled)) + 36;
+    return std::min(n, static_cast<std::int64_t>(most * static_cast<double>(n) / static_cast<double>(count)));
 }
 
 // The brackets to try that need no full pass of their own, the likeliest first.
 std::vector<Bracket> first_brackets(const Order& order, std::int64_t limit, std::int32_t flags) {
     bool tiny = flags & kTinySample;
-    if (!tiny && order.n <= 2 * kSamples) return {{kSmallest, kInfinity, Store::candidates}};
-    std::int64_t count = tiny ? std::min<std::int64_t>(64, order.n) : std::min(kSamples, order.n >> 6);
+    std::int64_t n = order.n;
+    if (!tiny && n <= kShort) return {{kSmallest, kInfinity, false, n, n}};
+    std::int64_t count = tiny ? std::min<std::int64_t>(64, n) : std::min(kSamples, n >> 6);
     if (count < 1) return {};
-    double share = static_cast<double>(order.n) / static_cast<double>(count), room = static_cast<double>(limit);
-    Bins bins = sampled_bins(order, count, share);
+    double share = static_cast<double>(n) / static_cast<double>(count), room = static_cast<double>(limit);
+    Bins bins;
+    sample(order, count,
+           [&](std::uint64_t key, std::int64_t cost) { bins.add(key, static_cast<double>(cost) * share); });
     Bracket bracket = sampled_bracket(bins, room);
-    std::int64_t candidates = sampled_above(bins, bracket.lo), sure = sampled_above(bins, bracket.hi);
+    std::int64_t found = bins.above(bracket.lo), inside = found - bins.above(bracket.hi);
     std::vector<Bracket> brackets;
-    if (16 * (candidates - sure) > count) {
+    bool missing = flags & (kHighBracket | kLowBracket);
+    if (16 * inside > count && !missing) {
         if (auto tie = tie_bracket(order, count, bracket, room)) brackets.push_back(*tie);
     }
-    // Candidates take eight bytes: with few of them, storing all is cheaper than reading the vector again.
-    bool few = 16 * candidates < count;
-    if ((few || (flags & kOnePass)) && !(flags & kTwoPasses)) bracket.store = Store::candidates;
+    if (flags & kHighBracket) bracket.lo = 2 * bracket.lo, bracket.hi = kInfinity;
+    if (flags & kLowBracket) bracket.hi = std::max(bracket.lo, kSmallest), bracket.lo = kSmallest;
+    bracket.found = flags & kLittleRoom ? 0 : at_most(found, count, n);
+    bracket.inside = flags & kLittleRoom ? 0 : at_most(inside, count, n);
     brackets.push_back(bracket);
-    for (Bracket& one : brackets) {
-        if (flags & kHighBracket) one.lo = 2 * one.lo, one.hi = kInfinity, one.store = bracket.store;
-        if (flags & kLowBracket) one.hi = std::max(one.lo, kSmallest), one.lo = kSmallest, one.store = bracket.store;
-    }
     return brackets;
 }
 
-// ------------------------------------------------------------------------------------------------------------- workers
-
-struct Segment {
-    std::int64_t tensor, start, stop;
-};
-
-std::vector<Segment> segments_of(const Order& order) {
-    std::vector<Segment> segments;
-    for (std::int64_t g = 0; g < order.tensors; ++g) {
-        for (std::int64_t start = order.edges[g]; start < order.edges[g + 1]; start += kChunk) {
-            segments.push_back({g, start, std::min(start + kChunk, order.edges[g + 1])});
-        }
-    }
-    return segments;
-}
-
-// Indices and values, in blocks: growing copies nothing, and little more is taken than is used.
-struct Pile {
-    struct Block {
-        std::unique_ptr<std::uint32_t[]> indices;
-        std::unique_ptr<float[]> values;
-        std::int64_t size;
-    };
-    static constexpr std::int64_t kBlock = 1 << 13;
-    std::vector<Block> blocks;
-
-    Block& with_room_for_a_word() {
-        if (blocks.empty() || blocks.back().size + 64 > kBlock) {
-            blocks.push_back({std::unique_ptr<std::uint32_t[]>(new std::uint32_t[kBlock]),
-                              std::unique_ptr<float[]>(new float[kBlock]), 0});
-        }
-        return blocks.back();
-    }
-};
-
-// What one segment adds up to. `sure` reach the upper end of the bracket, `tied` lie inside a bracket of one score.
-struct Tally {
-    double squares = 0;
-    std::int64_t sure = 0, sure_cost = 0, tied = 0, tied_cost = 0;
-};
-
-struct Worker {
-    std::size_t first = 0, last = 0;  // segments
-    Pile pile;
-    bool not_finite = false;
-    std::int64_t writes = 0;  // how many of what is kept lie in its segments
-};
-
-std::vector<Worker> workers_for(const std::vector<Segment>& segments, std::int64_t n, std::int32_t threads) {
-    std::int64_t most = std::min<std::int64_t>(std::max(threads, 1), std::max<std::int64_t>(n / kChunk, 1));
-    std::vector<Worker> workers(static_cast<std::size_t>(most));
-    std::size_t at = 0;
-    for (std::int64_t w = 0; w < most; ++w) {
-        Worker& worker = workers[static_cast<std::size_t>(w)];
-        worker.first = at;
-        while (at < segments.size() && (w + 1 == most || segments[at].start < n * (w + 1) / most)) ++at;
-        worker.last = at;
-    }
-    return workers;
-}
-
-// Runs `work` for each worker, the first in this thread; false when memory ran out.
-template <typename Work>
-bool run_all(std::size_t count, const Work& work) {
-    std::atomic<bool> enough{true};
-    auto guarded = [&](std::size_t w) {
-        try {
-            work(w);
-        } catch (const std::bad_alloc&) {
-            enough = false;
-        }
-    };
-    std::vector<std::thread> threads;
-    threads.reserve(count);
-    std::size_t started = 1;
-    try {
-        for (; started < count; ++started) threads.emplace_back(guarded, started);
-    } catch (const std::exception&) {
-        // No more threads, or no memory for one: this one does the rest.
-    }
-    guarded(0);
-    for (std::size_t w = started; w < count; ++w) guarded(w);
-    for (std::thread& thread : threads) thread.join();
-    return enough;
+// Whether what reaches the bracket is written to the result at once: unless much would be taken out again.
+bool writes_at_once(const Bracket& bracket, std::int64_t n, std::int32_t flags) {
+    if (bracket.tied || flags & kTwoPasses) return false;
+    return n <= kShort || flags & kOnePass || bracket.inside - n / 16 <= bracket.found - bracket.inside;
 }
 
 // --------------------------------------------------------------------------------------------------- the pass over all
-
-struct Marks {
-    std::uint64_t lo[kWords], hi[kWords];
-};
 
 std::int64_t cost_of_word(const Order& order, std::int64_t tensor, std::int64_t start, std::uint64_t word) {
     if (!order.quanta_each) return order.quanta[tensor] * bit_count(word);
@@ -637,16 +876,24 @@ std::int64_t cost_of_word(const Order& order, std::int64_t tensor, std::int64_t 
     return cost;
 }
 
-void store_word(Pile& pile, std::int64_t start, const float* x, std::uint64_t word) {
-    Pile::Block& block = pile.with_room_for_a_word();
-    std::uint32_t* indices = block.indices.get() + block.size;
-    float* values = block.values.get() + block.size;
-    block.size += bit_count(word);
-    for (; word; word &= word - 1) {
-        int place = lowest_bit(word);
-        *indices++ = static_cast<std::uint32_t>(start + place);
-        *values++ = x[place];
+std::int64_t cost_of_entries(const Order& order, std::int64_t tensor, Entries entries, std::int64_t count) {
+    if (!order.quanta_each) return order.quanta[tensor] * count;
+    std::int64_t cost = 0;
+    for (std::int64_t j = 0; j < count; ++j) cost += order.quanta[entries.indices[j]];
+    return cost;
+}
+
+// Entries of one tensor that reach the test, or those that do not.
+template <bool kReach>
+std::int64_t filtered_by(const Scanner& scanner, std::int64_t tensor, const Test& test, Entries from,
+                         std::int64_t count, Entries into) {
+    if (scanner.order.by_threshold()) {
+        float threshold = test.thresholds[static_cast<std::size_t>(tensor)];
+        return (scanner.portable ? filtered_portable<kReach> : filtered_avx2<kReach>)(from, count, into, threshold);
     }
+    return filtered(from, count, into, [&](std::uint32_t index, float value) {
+        return (score_of(scanner.order, tensor, index, value) >= test.least) == kReach;
+    });
 }
 
 struct Pass {
@@ -654,57 +901,84 @@ struct Pass {
     Scanner scanner;
     const Test& lo;
     const Test& hi;
-    Store store;
+    bool tied, at_once;
     float* carried;  // of the whole vector; null when it is written already, or not wanted
+    bool streamed;   // write it past the caches
     bool squares;
 
-    void row(const Segment& segment, std::int64_t start, float* lanes, Worker& worker, Tally& tally) const {
-        std::int64_t count = std::min(kLanes, segment.stop - start);
+    // What a row needs besides its elements.
+    struct Buffers {
+        alignas(64) float lanes[kLanes], sums[kLanes], values[Sink::kSpare];
+        std::uint32_t indices[Sink::kSpare];
+        std::uint64_t words[kWords];
+    };
+
+    // Marks what reaches the bracket; returns the row's elements with the residual added.
+    const float* marked(const Segment& segment, std::int64_t start, std::int64_t count, Buffers& buffers) const {
         const float* residual = order.residual ? order.residual + start : nullptr;
-        Row row{order.update + start, residual, order.factor, carried ? carried + start : nullptr, lanes, count};
-        Marks marks;
-        scanner.mark(row, segment.tensor, start, lo, marks.lo);
-        const float* x = carried ? carried + start : order.update + start;
-        std::int64_t words = (count + 63) / 64;
-        if (store == Store::candidates) {
-            for (std::int64_t w = 0; w < words; ++w) {
-                if (marks.lo[w]) store_word(worker.pile, start + 64 * w, x + 64 * w, marks.lo[w]);
-            }
-            return;
-        }
-        Row again{x, nullptr, 1.0f, nullptr, nullptr, count};
-        scanner.mark(again, segment.tensor, start, hi, marks.hi);
-        for (std::int64_t w = 0; w < words; ++w) {
-            if (!marks.lo[w]) continue;
-            std::int64_t place = start + 64 * w;
-            std::uint64_t inside = marks.lo[w] & ~marks.hi[w];
-            tally.sure += bit_count(marks.hi[w]);
-            tally.sure_cost += cost_of_word(order, segment.tensor, place, marks.hi[w]);
-            if (store == Store::bracket) {
-                if (inside) store_word(worker.pile, place, x + 64 * w, inside);
-            } else {
-                tally.tied += bit_count(inside);
-                tally.tied_cost += cost_of_word(order, segment.tensor, place, inside);
-            }
+        float* sums = !carried ? nullptr : streamed ? buffers.sums : carried + start;
+        float* lanes = squares ? buffers.lanes : nullptr;
+        Row row{order.update + start, residual, order.factor, sums, lanes, count};
+        scanner.mark(row, segment.tensor, start, lo, buffers.words);
+        if (carried && streamed) stream(sums, count, carried + start);
+        return sums ? sums : row.update;
+    }
+
+    // Writes what was found in a row, and notes what of it lies inside the bracket.
+    void collect(const Segment& segment, std::int64_t start, std::int64_t count, const float* x, Buffers& buffers,
+                 Worker& worker, Tally& tally) const {
+        worker.overflow |= (at_once && !worker.found.has_room()) || !worker.inside.has_room();
+        if (worker.overflow) return;  // The pass goes on, for the sum and its squares.
+        Entries into = at_once ? worker.found.end() : Entries{buffers.indices, buffers.values};
+        std::int64_t found = put_row(scanner.portable, into, start, x, buffers.words, count);
+        if (at_once) worker.found.size += found;
+        Entries kept = worker.inside.end();
+        std::int64_t inside = filtered_by<false>(scanner, segment.tensor, hi, into, found, kept);
+        worker.inside.size += inside;
+        tally.inside += inside;
+        tally.sure += found - inside;
+        tally.sure_cost +=
+            cost_of_entries(order, segment.tensor, into, found) - cost_of_entries(order, segment.tensor, kept, inside);
+    }
+
+    void count_ties(const Segment& segment, std::int64_t start, std::int64_t count, const float* x,
+                    const std::uint64_t* found, Tally& tally) const {
+        std::uint64_t sure[kWords];
+        scanner.mark(Row{x, nullptr, 1.0f, nullptr, nullptr, count}, segment.tensor, start, hi, sure);
+        for (std::int64_t w = 0; 64 * w < count; ++w) {
+            if (!found[w]) continue;
+            std::uint64_t inside = found[w] & ~sure[w];
+            tally.sure += bit_count(sure[w]);
+            tally.inside += bit_count(inside);
+            tally.sure_cost += cost_of_word(order, segment.tensor, start + 64 * w, sure[w]);
+            tally.inside_cost += cost_of_word(order, segment.tensor, start + 64 * w, inside);
         }
     }
 
     void segment(const Segment& segment, Worker& worker, Tally& tally) const {
-        alignas(64) float lanes[kLanes];
+        Buffers buffers;
         std::int64_t count = segment.stop - segment.start, used = std::min((count + 63) / 64 * 64, kLanes);
-        std::fill(lanes, lanes + std::max<std::int64_t>(used, 64), 0.0f);
-        double before = tally.squares;
-        tally = Tally{};
+        if (squares) std::fill(buffers.lanes, buffers.lanes + used, 0.0f);
+        tally = Tally{tally.squares, 0, 0, 0, 0};
         for (std::int64_t start = segment.start; start < segment.stop; start += kLanes) {
-            row(segment, start, squares ? lanes : nullptr, worker, tally);
+            std::int64_t length = std::min(kLanes, segment.stop - start);
+            const float* x = marked(segment, start, length, buffers);
+            if (tied) {
+                count_ties(segment, start, length, x, buffers.words, tally);
+            } else {
+                collect(segment, start, length, x, buffers, worker, tally);
+            }
         }
-        tally.squares = before;
-        if (!squares) return;
+        if (squares) sum_squares(segment, buffers.lanes, used, worker, tally);
+    }
+
+    void sum_squares(const Segment& segment, float* lanes, std::int64_t used, Worker& worker, Tally& tally) const {
         tally.squares = folded(lanes, used);
         if (!(tally.squares > 1e-24 && tally.squares < kInfinity)) {
-            tally.squares = squares_in_double((carried ? carried : order.update) + segment.start, count);
+            const float* x = (carried ? carried : order.update) + segment.start;
+            tally.squares = squares_in_double(x, segment.stop - segment.start);
         }
-        if (!(tally.squares < kInfinity)) worker.not_finite = true;
+        worker.not_finite = !(tally.squares < kInfinity);
     }
 };
 
@@ -735,25 +1009,26 @@ Cut run_of(const Order& order, const std::vector<Item>& items, std::int64_t room
     return {room, kept, true, {}};
 }
 
-// Costs and numbers by bins of keys: bin 0 for those of at least `sure_from`, the rest below it, the best first.
+// Costs and numbers by bins of keys, the best first.
 struct Ladder {
     struct Rung {
         std::int64_t cost = 0, count = 0;
     };
-    std::uint64_t sure_from;
+    std::uint64_t best;
     int shift;
     std::vector<Rung> rungs;
 
-    Ladder(std::uint64_t sure_from_key, std::uint64_t worst)
-        : sure_from(sure_from_key),
-          shift(std::max(0, bit_length(sure_from_key - worst) - kRadixBits)),
-          rungs(static_cast<std::size_t>(((sure_from_key - worst) >> shift) + 2)) {}
+    Ladder(std::uint64_t best_key, std::uint64_t worst)
+        : best(best_key),
+          shift(std::max(0, bit_length(best_key - worst) - kRadixBits)),
+          rungs(static_cast<std::size_t>(((best_key - worst) >> shift) + 1)) {}
 
-    // Without a branch on the key, which would be guessed wrong half the time.
-    static std::size_t bin(std::uint64_t key, std::uint64_t sure_from, int shift) {
-        return static_cast<std::size_t>((1 + ((sure_from - 1 - key) >> shift)) & (0 - std::uint64_t{key < sure_from}));
+    std::size_t rung(std::uint64_t key) const { return static_cast<std::size_t>((best - key) >> shift); }
+    void add(std::uint64_t key, std::int64_t cost) {
+        Rung& one = rungs[rung(key)];
+        one.cost += cost;
+        ++one.count;
     }
-    std::size_t bin(std::uint64_t key) const { return bin(key, sure_from, shift); }
     // Goes down while whole rungs fit; the rung that does not, or their number.
     std::size_t descend(std::int64_t& room, std::int64_t& kept) const {
         std::size_t at = 0;
@@ -772,14 +1047,10 @@ Cut cut(const Order& order, std::vector<Item> items, std::int64_t room, std::int
         std::uint64_t best = 0, worst = std::numeric_limits<std::uint64_t>::max();
         for (const Item& item : items) best = std::max(best, item.key), worst = std::min(worst, item.key);
         if (best == worst) return run_of(order, items, room, kept);
-        Ladder ladder(best + 1, worst);
-        for (const Item& item : items) {
-            Ladder::Rung& rung = ladder.rungs[ladder.bin(item.key)];
-            rung.cost += cost_of(order, item);
-            ++rung.count;
-        }
+        Ladder ladder(best, worst);
+        for (const Item& item : items) ladder.add(item.key, cost_of(order, item));
         std::size_t crossing = ladder.descend(room, kept);
-        auto outside = [&](const Item& item) { return ladder.bin(item.key) != crossing; };
+        auto outside = [&](const Item& item) { return ladder.rung(item.key) != crossing; };
         items.erase(std::remove_if(items.begin(), items.end(), outside), items.end());
     }
     std::sort(items.begin(), items.end(),
@@ -789,117 +1060,106 @@ Cut cut(const Order& order, std::vector<Item> items, std::int64_t room, std::int
 
 struct Selected {
     Order order;
+    std::int64_t limit = 0;
+    std::int32_t flags = 0;
+    float* carried = nullptr;                // where the first pass writes the sum
+    bool squares = true;                     // ... and whether it is still to come
     std::vector<std::int64_t> free_of_cost;  // where a threshold decides alone
     std::vector<Segment> segments;
     std::vector<Worker> workers;
     std::vector<Tally> tallies;
-    Store store = Store::nothing;
-    std::int32_t flags = 0;
+    std::optional<Bracket> planned;  // to be tried once there is somewhere to write to
+    bool tied = false;
     double lo = kSmallest;    // what is kept scores at least this,
     Cut end{0, 0, true, {}};  // and comes before the misfit
     std::int64_t kept = 0, spent = 0;
-    double squares = 0;
 
     Scanner scanner() const { return {order, (flags & kPortable) || !has_avx2()}; }
+
+    void end_at(const Cut& found) { end = found, kept = found.kept, spent = limit - found.room; }
 };
 
-// A stretch of what a worker stored, within one tensor.
+// Some of what a worker found inside the bracket, within one tensor.
 struct Stretch {
     static constexpr std::int64_t kMost = 512;
-    Worker& worker;
     std::int64_t tensor, count;
-    const std::uint32_t* indices;
-    const float* values;
+    Entries entries;
     std::uint64_t keys[kMost];
 };
 
 void fill_keys(const Order& order, Stretch& stretch) {
+    const float* values = stretch.entries.values;
     if (!order.by_threshold()) {
         for (std::int64_t j = 0; j < stretch.count; ++j) {
-            stretch.keys[j] = bits_of(score_of(order, stretch.tensor, stretch.indices[j], stretch.values[j]));
+            stretch.keys[j] = bits_of(score_of(order, stretch.tensor, stretch.entries.indices[j], values[j]));
         }
         return;
     }
     double weight = order.weights[stretch.tensor];
     for (std::int64_t j = 0; j < stretch.count; ++j) {
-        stretch.keys[j] = bits_of(std::fabs(static_cast<double>(stretch.values[j])) * weight);
+        stretch.keys[j] = bits_of(std::fabs(static_cast<double>(values[j])) * weight);
     }
 }
 
-// Calls `each(stretch)` for all that the workers stored, in order.
+// Calls `each(stretch)` for all that a worker found inside the bracket, in order.
 template <typename Each>
-void each_stored(Selected& chosen, const Each& each) {
-    std::int64_t tensor = 0;
-    for (Worker& worker : chosen.workers) {
-        for (const Pile::Block& block : worker.pile.blocks) {
-            for (std::int64_t at = 0; at < block.size;) {
-                const std::uint32_t* indices = block.indices.get() + at;
-                while (chosen.order.edges[tensor + 1] <= indices[0]) ++tensor;
-                const std::uint32_t* end = indices + std::min(Stretch::kMost, block.size - at);
-                std::int64_t edge = chosen.order.edges[tensor + 1];
-                const std::uint32_t* next = end[-1] < edge ? end : std::lower_bound(indices, end, edge);
-                Stretch stretch{worker, tensor, next - indices, indices, block.values.get() + at, {}};
-                fill_keys(chosen.order, stretch);
-                each(stretch);
-                at += stretch.count;
-            }
+void each_inside(const Selected& chosen, const Worker& worker, const Each& each) {
+    std::int64_t at = 0;
+    for (std::size_t s = worker.first; s < worker.last; ++s) {
+        for (std::int64_t end = at + chosen.tallies[s].inside; at < end;) {
+            Stretch stretch;
+            stretch.tensor = chosen.segments[s].tensor;
+            stretch.count = std::min(Stretch::kMost, end - at);
+            stretch.entries = worker.inside.begin.from(at);
+            fill_keys(chosen.order, stretch);
+            each(stretch);
+            at += stretch.count;
         }
     }
 }
 
-// What is kept of what was stored: keys above the misfit's, and equal ones of a lower index.
-struct Keep {
-    std::uint64_t key = 0;  // which none has: all are kept
-    std::int64_t index = 0;
-
-    explicit Keep(const Cut& end) {
-        if (!end.all) key = end.misfit.key, index = end.misfit.index;
+// Costs of what lies inside the bracket. Keys are computed twice instead of kept: fresh memory is dearer.
+Ladder ladder_of(const Selected& chosen, double hi) {
+    Ladder ladder(std::max(bits_of(hi) - 1, bits_of(chosen.lo)), bits_of(chosen.lo));
+    for (const Worker& worker : chosen.workers) {
+        each_inside(chosen, worker, [&](const Stretch& stretch) {
+            const std::int64_t* quanta = chosen.order.quanta;
+            std::int64_t step = chosen.order.quanta_each, fixed = step ? 0 : stretch.tensor;
+            for (std::int64_t j = 0; j < stretch.count; ++j) {
+                ladder.add(stretch.keys[j], quanta[fixed + step * stretch.entries.indices[j]]);
+            }
+        });
     }
-    bool operator()(std::uint64_t other, std::int64_t place) const {
-        return (other > key) | ((other == key) & (place < index));
-    }
-};
-
-// Costs of what was stored, by bins of the bracket. Keys are computed twice instead of kept: fresh memory is dearer.
-Ladder ladder_of(Selected& chosen, double hi) {
-    const Order& order = chosen.order;
-    Ladder ladder(bits_of(hi), bits_of(chosen.lo));
-    Ladder::Rung *rungs = ladder.rungs.data(), &sure = rungs[0];
-    for (const Tally& tally : chosen.tallies) sure.cost += tally.sure_cost, sure.count += tally.sure;
-    each_stored(chosen, [&order, rungs, sure_from = ladder.sure_from, shift = ladder.shift](const Stretch& stretch) {
-        const std::int64_t* quanta = order.quanta;
-        std::int64_t step = order.quanta_each, fixed = order.quanta_each ? 0 : stretch.tensor;
-        for (std::int64_t j = 0; j < stretch.count; ++j) {
-            Ladder::Rung& rung = rungs[Ladder::bin(stretch.keys[j], sure_from, shift)];
-            rung.cost += quanta[fixed + step * stretch.indices[j]];
-            ++rung.count;
-        }
-    });
     return ladder;
 }
 
-std::vector<Item> items_of(Selected& chosen, const Ladder& ladder, std::size_t bin) {
+std::vector<Item> items_of(const Selected& chosen, const Ladder& ladder, std::size_t rung) {
     std::vector<Item> items;
-    if (bin == ladder.rungs.size()) return items;
-    items.reserve(static_cast<std::size_t>(ladder.rungs[bin].count));
-    each_stored(chosen, [&items, bin, sure_from = ladder.sure_from, shift = ladder.shift](const Stretch& stretch) {
-        for (std::int64_t j = 0; j < stretch.count; ++j) {
-            if (Ladder::bin(stretch.keys[j], sure_from, shift) != bin) continue;
-            items.push_back({stretch.keys[j], stretch.indices[j], static_cast<std::uint32_t>(stretch.tensor)});
-        }
-    });
+    if (rung == ladder.rungs.size()) return items;
+    items.reserve(static_cast<std::size_t>(ladder.rungs[rung].count));
+    for (const Worker& worker : chosen.workers) {
+        each_inside(chosen, worker, [&](const Stretch& stretch) {
+            auto tensor = static_cast<std::uint32_t>(stretch.tensor);
+            for (std::int64_t j = 0; j < stretch.count; ++j) {
+                if (ladder.rung(stretch.keys[j]) != rung) continue;
+                items.push_back({stretch.keys[j], stretch.entries.indices[j], tensor});
+            }
+        });
+    }
     return items;
 }
 
-// Cuts at the limit what was stored; false when the bracket missed.
-bool finish_stored(Selected& chosen, std::int64_t limit, double hi) {
+// Cuts at the limit what was found; false when the bracket missed.
+bool finish_inside(Selected& chosen, double hi) {
+    std::int64_t room = chosen.limit, kept = 0;
+    for (const Tally& tally : chosen.tallies) {
+        if (tally.sure_cost > room) return false;
+        room -= tally.sure_cost;
+        kept += tally.sure;
+    }
     Ladder ladder = ladder_of(chosen, hi);
-    std::int64_t room = limit, kept = 0;
     std::size_t crossing = ladder.descend(room, kept);
-    if (crossing == 0) return false;
-    chosen.end = cut(chosen.order, items_of(chosen, ladder, crossing), room, kept);
-    chosen.kept = chosen.end.kept;
-    chosen.spent = limit - chosen.end.room;
+    chosen.end_at(cut(chosen.order, items_of(chosen, ladder, crossing), room, kept));
     return !chosen.end.all || chosen.lo <= kSmallest;
 }
 
@@ -917,8 +1177,8 @@ std::int64_t place_in_ties(const Selected& chosen, const Segment& segment, std::
 }
 
 // Cuts among elements of one score, of which only the numbers per segment are known; false when the bracket missed.
-bool finish_tied(Selected& chosen, std::int64_t limit) {
-    std::int64_t room = limit, kept = 0;
+bool finish_tied(Selected& chosen) {
+    std::int64_t room = chosen.limit, kept = 0;
     for (const Tally& tally : chosen.tallies) {
         if (tally.sure_cost > room) return false;
         room -= tally.sure_cost;
@@ -926,19 +1186,14 @@ bool finish_tied(Selected& chosen, std::int64_t limit) {
     }
     for (std::size_t s = 0; s < chosen.segments.size(); ++s) {
         const Segment& segment = chosen.segments[s];
-        if (chosen.tallies[s].tied_cost <= room) {
-            room -= chosen.tallies[s].tied_cost;
-            kept += chosen.tallies[s].tied;
+        if (chosen.tallies[s].inside_cost <= room) {
+            room -= chosen.tallies[s].inside_cost;
+            kept += chosen.tallies[s].inside;
             continue;
         }
-        std::int64_t place = place_in_ties(chosen, segment, room, kept);
-        chosen.end = {
-            room,
-            kept,
-            false,
-            {bits_of(chosen.lo), static_cast<std::uint32_t>(place), static_cast<std::uint32_t>(segment.tensor)}};
-        chosen.kept = kept;
-        chosen.spent = limit - room;
+        auto place = static_cast<std::uint32_t>(place_in_ties(chosen, segment, room, kept));
+        Item misfit{bits_of(chosen.lo), place, static_cast<std::uint32_t>(segment.tensor)};
+        chosen.end_at({room, kept, false, misfit});
         return true;
     }
     return false;
@@ -962,219 +1217,269 @@ Outcome not_finite(const Order& order) {
     return {kDone, -1};
 }
 
+// Room for what a bracket finds, of a worker that has `elements`.
+std::int64_t room_for(std::int64_t most, std::int64_t elements) { return std::min(most, elements) + Sink::kSpare; }
+
+// Gives each worker a part of the arrays; without arrays, none.
+void share_out(Selected& chosen, const Bracket& bracket, Entries* arrays) {
+    std::int64_t at = 0;
+    for (Worker& worker : chosen.workers) {
+        worker.found = Sink();
+        if (!arrays) continue;
+        worker.found.begin = arrays->from(at);
+        worker.found.room = room_for(bracket.found, worker.elements);
+        at += worker.found.room;
+    }
+}
+
+std::int64_t room_of(const Selected& chosen, const Bracket& bracket) {
+    std::int64_t room = 0;
+    for (const Worker& worker : chosen.workers) room += room_for(bracket.found, worker.elements);
+    return room;
+}
+
+void scan_segments(const Selected& chosen, const Pass& pass, Worker& worker, std::vector<Tally>& tallies) noexcept {
+    worker.not_finite = worker.overflow = false;
+    for (std::size_t s = worker.first; s < worker.last && !worker.not_finite; ++s) {
+        pass.segment(chosen.segments[s], worker, tallies[s]);
+    }
+    if (pass.streamed) finish_streams();
+}
+
+// Memory for what lies inside the bracket; false where there is none left.
+bool reserve_inside(Selected& chosen, const Bracket& bracket) {
+    for (Worker& worker : chosen.workers) {
+        worker.inside = OwnSink();
+        if (!bracket.tied && !worker.inside.reserve(std::min(bracket.inside, worker.elements))) return false;
+    }
+    return true;
+}
+
 // One pass with a bracket. After the first, squares are known and the sum is written: the order reads it from then on.
-Outcome pass_over(Selected& chosen, const Bracket& bracket, float*& carried, bool& squares) {
+Outcome pass_over(Selected& chosen, const Bracket& bracket, Entries* arrays) {
     Test lo(chosen.order, bracket.lo), hi(chosen.order, bracket.hi);
-    Pass pass{chosen.order, chosen.scanner(), lo, hi, bracket.store, carried, squares};
-    for (Worker& worker : chosen.workers) worker.pile = Pile{};
-    bool enough = run_all(chosen.workers.size(), [&](std::size_t w) {
-        Worker& worker = chosen.workers[w];
-        for (std::size_t s = worker.first; s < worker.last && !worker.not_finite; ++s) {
-            pass.segment(chosen.segments[s], worker, chosen.tallies[s]);
-        }
-    });
-    if (!enough) return {kNoMemory, -1};
+    bool streamed = chosen.carried && chosen.scanner().streams(chosen.order.n, chosen.flags);
+    Pass pass{chosen.order, chosen.scanner(), lo, hi, bracket.tied, arrays != nullptr, chosen.carried,
+              streamed,     chosen.squares};
+    share_out(chosen, bracket, arrays);
+    if (!reserve_inside(chosen, bracket)) return {kNoMemory, -1};
+    run_all(chosen.workers, [&](Worker& worker) noexcept { scan_segments(chosen, pass, worker, chosen.tallies); });
     for (const Worker& worker : chosen.workers) {
         if (worker.not_finite) return not_finite(chosen.order);
     }
-    if (carried) chosen.order.update = carried, chosen.order.residual = nullptr;
-    chosen.store = bracket.store, chosen.lo = bracket.lo;
-    carried = nullptr, squares = false;
+    if (chosen.carried) chosen.order.update = chosen.carried, chosen.order.residual = nullptr;
+    chosen.carried = nullptr, chosen.squares = false;
+    chosen.tied = bracket.tied, chosen.lo = bracket.lo;
     return {kDone, -1};
 }
 
 // The bracket of the one bin in which the exact costs of all scores pass the limit.
-Bracket full_bracket(const Selected& chosen, std::int64_t limit) {
+Bracket full_bracket(const Selected& chosen) {
     const Order& order = chosen.order;
-    std::vector<std::int64_t> costs(static_cast<std::size_t>(kBins), 0);
+    std::vector<Ladder::Rung> bins(static_cast<std::size_t>(kBins));
     for (const Segment& segment : chosen.segments) {
         for (std::int64_t i = segment.start; i < segment.stop; ++i) {
             double score = score_of(order, segment.tensor, i, order.update[i]);
-            if (score > 0) costs[bits_of(score) >> kBinShift] += cost_of(order, segment.tensor, i);
+            if (!(score > 0)) continue;
+            Ladder::Rung& bin = bins[bits_of(score) >> kBinShift];
+            bin.cost += cost_of(order, segment.tensor, i);
+            ++bin.count;
         }
     }
+    std::int64_t room = chosen.limit;
     for (std::int64_t bin = kBins; bin-- > 0;) {
-        if (costs[bin] > limit) {
+        const Ladder::Rung& one = bins[static_cast<std::size_t>(bin)];
+        if (one.cost > room) {
             double lo = from_bits(static_cast<std::uint64_t>(bin) << kBinShift);
             double hi = from_bits(static_cast<std::uint64_t>(bin + 1) << kBinShift);
-            return {std::max(lo, kSmallest), bin + 1 < kBins ? hi : kInfinity, Store::bracket};
+            return {std::max(lo, kSmallest), bin + 1 < kBins ? hi : kInfinity, false, order.n, one.count};
         }
-        limit -= costs[bin];
+        room -= one.cost;
     }
-    return {kSmallest, kSmallest, Store::bracket};  // Everything fits: all that is above zero is sure.
+    return {kSmallest, kSmallest, false, order.n, 0};  // Everything fits: all that is above zero is sure.
 }
 
-bool finish(Selected& chosen, std::int64_t limit, const Bracket& bracket) {
-    bool stored = bracket.store != Store::nothing;
-    return stored ? finish_stored(chosen, limit, bracket.hi) : finish_tied(chosen, limit);
-}
-
-void add_squares(Selected& chosen) {
-    chosen.squares = 0;
-    for (const Tally& tally : chosen.tallies) chosen.squares += tally.squares;
-}
-
-Outcome choose(Selected& chosen, std::int64_t limit, float* carried) {
-    bool squares = true;
-    for (const Bracket& bracket : first_brackets(chosen.order, limit, chosen.flags)) {
-        Outcome outcome = pass_over(chosen, bracket, carried, squares);
-        if (outcome.status != kDone) return outcome;
-        add_squares(chosen);
-        if (finish(chosen, limit, bracket)) return outcome;
+// One bracket: whether the threshold was found, and the result, where there are arrays, is in them.
+Outcome attempt(Selected& chosen, const Bracket& bracket, Entries* arrays, bool& found) {
+    Outcome outcome = pass_over(chosen, bracket, arrays);
+    found = false;
+    if (outcome.status != kDone) return outcome;
+    for (const Worker& worker : chosen.workers) {
+        if (worker.overflow) return outcome;
     }
-    if (!chosen.order.n) return {kDone, -1};
-    Bracket bracket = full_bracket(chosen, limit);
-    Outcome outcome = pass_over(chosen, bracket, carried, squares);
-    if (outcome.status == kDone) finish(chosen, limit, bracket);
+    found = bracket.tied ? finish_tied(chosen) : finish_inside(chosen, bracket.hi);
+    return outcome;
+}
+
+Outcome choose_in_full(Selected& chosen) {
+    bool found = true;
+    return chosen.order.n ? attempt(chosen, full_bracket(chosen), nullptr, found) : Outcome{kDone, -1};
+}
+
+// As far as that goes without arrays to write to: the likeliest bracket may be left for later.
+Outcome choose(Selected& chosen) {
+    bool found = false;
+    for (const Bracket& bracket : first_brackets(chosen.order, chosen.limit, chosen.flags)) {
+        if (writes_at_once(bracket, chosen.order.n, chosen.flags)) {
+            chosen.planned = bracket;
+            return {kDone, -1};
+        }
+        Outcome outcome = attempt(chosen, bracket, nullptr, found);
+        if (outcome.status != kDone || found) return outcome;
+    }
+    return choose_in_full(chosen);
+}
+
+// Keeps all that scores at least the threshold.
+Outcome choose_above(Selected& chosen, double threshold) {
+    // Below a bracket without end nothing is cut: all that passes the test is tied, and kept.
+    Bracket all{std::max(threshold, kSmallest), kInfinity, true, 0, 0};
+    chosen.free_of_cost.assign(static_cast<std::size_t>(chosen.order.tensors), 0);
+    chosen.order.quanta = chosen.free_of_cost.data();
+    chosen.order.quanta_each = false;
+    Outcome outcome = pass_over(chosen, all, nullptr);
+    for (const Tally& tally : chosen.tallies) chosen.kept += tally.inside;
     return outcome;
 }
 
 // ------------------------------------------------------------------------------------------------------ writing it out
 
-struct Output {
-    std::uint32_t* indices;
-    float* values;
-    std::int64_t at, end;
+// What is kept: up to the misfit its score is enough, after it a higher one is asked for.
+struct Tests {
+    std::int64_t turn;
+    Test up_to, after;
+
+    explicit Tests(const Selected& chosen)
+        : turn(chosen.end.all ? chosen.order.n : chosen.end.misfit.index),
+          up_to(chosen.order, chosen.end.all ? chosen.lo : from_bits(chosen.end.misfit.key)),
+          after(chosen.order, chosen.end.all ? chosen.lo : from_bits(chosen.end.misfit.key + 1)) {}
 };
 
-inline void write_bits(Output& out, std::int64_t start, const float* x, std::uint64_t word) {
-    for (; word; word &= word - 1) {
-        int place = lowest_bit(word);
-        out.indices[out.at] = static_cast<std::uint32_t>(start + place);
-        out.values[out.at] = x[place];
-        ++out.at;
-    }
-}
-
-void write_portable(Output& out, std::int64_t start, const float* x, const std::uint64_t* words, std::int64_t count) {
-    for (std::int64_t w = 0; w < count; ++w) write_bits(out, start + 64 * w, x + 64 * w, words[w]);
-}
-
-#if JOULEWISE_AVX2
-
-// For each byte the places of its bits, in order.
-struct Places {
-    std::uint64_t of[256];
-    constexpr Places() : of() {
-        for (int byte = 0; byte < 256; ++byte) {
-            int found = 0;
-            for (int bit = 0; bit < 8; ++bit) {
-                if (byte >> bit & 1) of[byte] |= static_cast<std::uint64_t>(bit) << (8 * found++);
-            }
-        }
-    }
-};
-constexpr Places kPlaces;
-
-// Whole words, eight elements with one store, of which the next overwrites those that are not kept.
-__attribute__((target("avx2"))) void write_avx2(Output& out, std::int64_t start, const float* x,
-                                                const std::uint64_t* words, std::int64_t count) {
-    for (std::int64_t w = 0; w < count; ++w, start += 64, x += 64) {
-        std::uint64_t word = words[w];
-        if (bit_count(word) < 5 || out.end - out.at < 72) {
-            write_bits(out, start, x, word);
-            continue;
-        }
-        for (int part = 0; part < 8; ++part, word >>= 8) {
-            std::uint64_t packed = kPlaces.of[word & 0xFF];
-            __m256i places = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(packed)));
-            int first = static_cast<int>(static_cast<std::uint32_t>(start + 8 * part));
-            __m256i indices = _mm256_add_epi32(places, _mm256_set1_epi32(first));
-            __m256 values = _mm256_permutevar8x32_ps(_mm256_loadu_ps(x + 8 * part), places);
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(out.indices + out.at), indices);
-            _mm256_storeu_ps(out.values + out.at, values);
-            out.at += bit_count(word & 0xFF);
-        }
-    }
-}
-
-#else
-
-void write_avx2(Output& out, std::int64_t start, const float* x, const std::uint64_t* words, std::int64_t count) {
-    write_portable(out, start, x, words, count);
-}
-
-#endif
-
-// Writes what passes the test in [start, stop) of a tensor.
-void write_span(const Selected& chosen, const Scanner& scanner, std::int64_t tensor, std::int64_t start,
-                std::int64_t stop, const Test& test, Output& out) {
-    std::uint64_t words[kWords];
-    for (; start < stop; start += kLanes) {
-        std::int64_t count = std::min(kLanes, stop - start);
-        const float* x = chosen.order.update + start;
-        scanner.mark(Row{x, nullptr, 1.0f, nullptr, nullptr, count}, tensor, start, test, words);
-        std::int64_t whole = count / 64;
-        (scanner.portable ? write_portable : write_avx2)(out, start, x, words, whole);
-        if (count % 64) write_bits(out, start + 64 * whole, x + 64 * whole, words[whole]);
-    }
-}
-
-// From the vector: up to the misfit its score is enough, after it a higher one is asked for.
-void write_again(const Selected& chosen, const Worker& worker, const Test& up_to, const Test& after, Output out) {
+// Takes out of what a worker found what is not kept.
+void take_out(const Selected& chosen, const Tests& tests, Worker& worker) noexcept {
     Scanner scanner = chosen.scanner();
-    std::int64_t turn = chosen.end.all ? chosen.order.n : chosen.end.misfit.index;
+    Entries all = worker.found.begin;
+    std::int64_t at = 0, kept = 0;
     for (std::size_t s = worker.first; s < worker.last; ++s) {
-        const Segment& segment = chosen.segments[s];
-        std::int64_t middle = std::min(std::max(turn, segment.start), segment.stop);
-        write_span(chosen, scanner, segment.tensor, segment.start, middle, up_to, out);
-        write_span(chosen, scanner, segment.tensor, middle, segment.stop, after, out);
+        std::int64_t tensor = chosen.segments[s].tensor, count = chosen.tallies[s].sure + chosen.tallies[s].inside;
+        Entries from = all.from(at);
+        std::int64_t turn = std::lower_bound(from.indices, from.indices + count, tests.turn) - from.indices;
+        kept += filtered_by<true>(scanner, tensor, tests.up_to, from, turn, all.from(kept));
+        kept += filtered_by<true>(scanner, tensor, tests.after, from.from(turn), count - turn, all.from(kept));
+        at += count;
     }
+    worker.found.size = kept;
 }
 
-// How many of what is kept lie in the segments of each worker.
-void count_writes(Selected& chosen) {
-    for (Worker& worker : chosen.workers) {
-        worker.writes = 0;
-        for (std::size_t s = worker.first; s < worker.last; ++s) {
-            const Tally& tally = chosen.tallies[s];
-            worker.writes += tally.sure;
-            if (chosen.store != Store::nothing) continue;
-            const Segment& segment = chosen.segments[s];
-            if (chosen.end.all || segment.stop <= chosen.end.misfit.index) worker.writes += tally.tied;
-            if (chosen.end.all || segment.stop <= chosen.end.misfit.index || segment.start > chosen.end.misfit.index) {
-                continue;
-            }
-            std::int64_t room = std::numeric_limits<std::int64_t>::max();
-            place_in_ties(chosen, {segment.tensor, segment.start, chosen.end.misfit.index}, room, worker.writes);
-        }
+// Leaves in the arrays, one worker's part behind the other's, what is kept of what they found.
+void settle(Selected& chosen, Entries arrays) {
+    if (!chosen.end.all) {
+        Tests tests(chosen);
+        run_all(chosen.workers, [&](Worker& worker) noexcept { take_out(chosen, tests, worker); });
     }
-    each_stored(chosen, [keep = Keep(chosen.end)](const Stretch& stretch) {
-        std::int64_t kept = 0;
-        for (std::int64_t j = 0; j < stretch.count; ++j) kept += keep(stretch.keys[j], stretch.indices[j]);
-        stretch.worker.writes += kept;
-    });
-}
-
-bool write_from_vector(Selected& chosen, std::uint32_t* indices, float* values) {
-    count_writes(chosen);
-    double least = chosen.end.all ? chosen.lo : from_bits(chosen.end.misfit.key);
-    Test up_to(chosen.order, least);
-    Test after(chosen.order, chosen.end.all ? least : from_bits(chosen.end.misfit.key + 1));
-    std::vector<Output> outputs;
     std::int64_t at = 0;
     for (const Worker& worker : chosen.workers) {
-        outputs.push_back({indices, values, at, at + worker.writes});
-        at += worker.writes;
+        auto count = static_cast<std::size_t>(worker.found.size);
+        Entries from = worker.found.begin, into = arrays.from(at);
+        if (at && count) {
+            std::memmove(into.indices, from.indices, count * sizeof *into.indices);
+            std::memmove(into.values, from.values, count * sizeof *into.values);
+        }
+        at += worker.found.size;
     }
-    return run_all(chosen.workers.size(),
-                   [&](std::size_t w) { write_again(chosen, chosen.workers[w], up_to, after, outputs[w]); });
 }
 
-bool write_selected(Selected& chosen, std::uint32_t* indices, float* values) {
-    if (chosen.store != Store::candidates) return write_from_vector(chosen, indices, values);
-    std::int64_t at = 0;
-    each_stored(chosen, [&at, kept = chosen.kept, keep = Keep(chosen.end), indices, values](const Stretch& stretch) {
-        std::int64_t place = at;
-        // What is not kept is overwritten by the next; past the last one nothing may be written.
-        for (std::int64_t j = 0; j < stretch.count && place < kept; ++j) {
-            indices[place] = stretch.indices[j];
-            values[place] = stretch.values[j];
-            place += keep(stretch.keys[j], stretch.indices[j]);
+// Writes what passes the test in [start, stop) of a tensor.
+void write_span(const Selected& chosen, const Scanner& scanner, const Segment& span, const Test& test, Sink& out) {
+    std::uint64_t words[kWords];
+    std::uint32_t indices[Sink::kSpare];
+    float values[Sink::kSpare];
+    for (std::int64_t start = span.start; start < span.stop; start += kLanes) {
+        std::int64_t count = std::min(kLanes, span.stop - start);
+        const float* x = chosen.order.update + start;
+        scanner.mark(Row{x, nullptr, 1.0f, nullptr, nullptr, count}, span.tensor, start, test, words);
+        // Not where more than is kept would be written: behind it another worker writes, or nobody may.
+        Entries into = out.has_room() ? out.end() : Entries{indices, values};
+        std::int64_t kept = put_row(scanner.portable, into, start, x, words, count);
+        if (into.indices == indices) {
+            std::copy(indices, indices + kept, out.end().indices);
+            std::copy(values, values + kept, out.end().values);
         }
-        at = place;
+        out.size += kept;
+    }
+}
+
+// From the vector, a worker's part.
+void write_again(const Selected& chosen, const Tests& tests, Worker& worker) noexcept {
+    Scanner scanner = chosen.scanner();
+    for (std::size_t s = worker.first; s < worker.last; ++s) {
+        const Segment& segment = chosen.segments[s];
+        std::int64_t middle = std::min(std::max(tests.turn, segment.start), segment.stop);
+        write_span(chosen, scanner, {segment.tensor, segment.start, middle}, tests.up_to, worker.found);
+        write_span(chosen, scanner, {segment.tensor, middle, segment.stop}, tests.after, worker.found);
+    }
+}
+
+// How much of what is kept lies inside the bracket, in the segments of a worker.
+std::int64_t kept_inside(const Selected& chosen, const Worker& worker) {
+    if (chosen.end.all) return worker.inside.size;
+    std::int64_t kept = 0;
+    each_inside(chosen, worker, [&, misfit = chosen.end.misfit](const Stretch& stretch) {
+        for (std::int64_t j = 0; j < stretch.count; ++j) {
+            std::uint64_t key = stretch.keys[j];
+            kept += (key > misfit.key) | ((key == misfit.key) & (stretch.entries.indices[j] < misfit.index));
+        }
     });
-    return true;
+    return kept;
+}
+
+// The same for a bracket of one score.
+std::int64_t kept_tied(const Selected& chosen, const Worker& worker) {
+    std::int64_t kept = 0;
+    for (std::size_t s = worker.first; s < worker.last; ++s) {
+        const Segment& segment = chosen.segments[s];
+        if (chosen.end.all || segment.stop <= chosen.end.misfit.index) {
+            kept += chosen.tallies[s].inside;
+        } else if (segment.start <= chosen.end.misfit.index) {
+            std::int64_t room = std::numeric_limits<std::int64_t>::max();
+            place_in_ties(chosen, {segment.tensor, segment.start, chosen.end.misfit.index}, room, kept);
+        }
+    }
+    return kept;
+}
+
+void write_from_vector(Selected& chosen, Entries arrays) {
+    std::int64_t at = 0;
+    for (Worker& worker : chosen.workers) {
+        Sink& out = worker.found;
+        out.begin = arrays.from(at);
+        out.size = 0;
+        out.room = chosen.tied ? kept_tied(chosen, worker) : kept_inside(chosen, worker);
+        for (std::size_t s = worker.first; s < worker.last; ++s) out.room += chosen.tallies[s].sure;
+        at += out.room;
+    }
+    Tests tests(chosen);
+    run_all(chosen.workers, [&](Worker& worker) noexcept { write_again(chosen, tests, worker); });
+}
+
+// Finishes what was planned, or writes what was chosen, to arrays with `room`.
+Outcome write_selected(Selected& chosen, Entries arrays, std::int64_t room) {
+    if (chosen.planned) {
+        bool found = false;
+        Bracket bracket = *chosen.planned;
+        chosen.planned.reset();
+        Outcome outcome = attempt(chosen, bracket, &arrays, found);
+        if (outcome.status != kDone) return outcome;
+        if (found) {
+            settle(chosen, arrays);
+            return outcome;
+        }
+        outcome = choose_in_full(chosen);
+        if (outcome.status != kDone) return outcome;
+    }
+    if (chosen.kept > room) return {kMoreRoom, -1};
+    write_from_vector(chosen, arrays);
+    return {kDone, -1};
 }
 
 // --------------------------------------------------------------------------------------------------- the border to C
@@ -1183,6 +1488,12 @@ void divide(Selected& chosen, std::int32_t threads) {
     chosen.segments = segments_of(chosen.order);
     chosen.workers = workers_for(chosen.segments, chosen.order.n, threads);
     chosen.tallies.resize(chosen.segments.size());
+}
+
+double squares_of(const Selected& chosen) {
+    double squares = 0;
+    for (const Tally& tally : chosen.tallies) squares += tally.squares;
+    return squares;
 }
 
 std::uint32_t read_portable(const std::uint32_t* words, std::int64_t n) {
@@ -1228,46 +1539,48 @@ struct JoulewiseRequest {
 // What was found. `selected` is given to joulewise_select_write, and then to joulewise_select_close.
 struct JoulewiseFound {
     void* selected;
-    std::int64_t kept;
+    std::int64_t room;  // what indices and values have to hold
+    std::int64_t kept;  // what they do hold, and the rest, once they are written
     std::int64_t spent;
     std::int64_t misfit;  // -1: everything fits
     std::int64_t bad;     // the first element that is NaN or infinite, with the statuses that say so
     double squares;
 };
 
+namespace {
+
+std::unique_ptr<Selected> selected_of(const JoulewiseRequest& request) {
+    auto chosen = std::make_unique<Selected>();
+    bool weight_each = request.weight_count != request.tensors;
+    chosen->order = {request.update,      request.residual, request.factor,  request.n,
+                     request.edges,       request.tensors,  request.weights, weight_each,
+                     request.random != 0, request.key,      request.quanta,  request.quanta_count != request.tensors};
+    chosen->limit = request.limit;
+    chosen->flags = request.flags;
+    chosen->carried = request.carried;
+    divide(*chosen, request.threads);
+    return chosen;
+}
+
+void tell(const Selected& chosen, JoulewiseFound& found) {
+    found.room = chosen.planned ? room_of(chosen, *chosen.planned) : chosen.kept;
+    found.kept = chosen.kept;
+    found.spent = chosen.spent;
+    found.misfit = chosen.end.all ? -1 : static_cast<std::int64_t>(chosen.end.misfit.index);
+    found.squares = squares_of(chosen);
+}
+
+}  // namespace
+
 JOULEWISE_EXPORT std::int32_t joulewise_select_open(const JoulewiseRequest* request, JoulewiseFound* found) {
-    *found = {nullptr, 0, 0, -1, -1, 0.0};
+    *found = {nullptr, 0, 0, 0, -1, -1, 0.0};
     if (request->n > std::numeric_limits<std::uint32_t>::max()) return kTooLong;
     try {
-        auto chosen = std::make_unique<Selected>();
-        bool weight_each = request->weight_count != request->tensors;
-        chosen->order = {request->update,  request->residual, request->factor,
-                         request->n,       request->edges,    request->tensors,
-                         request->weights, weight_each,       request->random != 0,
-                         request->key,     request->quanta,   request->quanta_count != request->tensors};
-        chosen->flags = request->flags;
-        divide(*chosen, request->threads);
-        Outcome outcome;
-        if (request->by_threshold) {
-            float* carried = request->carried;
-            bool squares = true;
-            // Below a bracket without end nothing is cut: all that passes the test is tied, and kept.
-            Bracket all{std::max(request->threshold, kSmallest), kInfinity, Store::nothing};
-            chosen->free_of_cost.assign(static_cast<std::size_t>(request->tensors), 0);
-            chosen->order.quanta = chosen->free_of_cost.data();
-            chosen->order.quanta_each = false;
-            outcome = pass_over(*chosen, all, carried, squares);
-            add_squares(*chosen);
-            for (const Tally& tally : chosen->tallies) chosen->kept += tally.tied;
-        } else {
-            outcome = choose(*chosen, request->limit, request->carried);
-        }
+        std::unique_ptr<Selected> chosen = selected_of(*request);
+        Outcome outcome = request->by_threshold ? choose_above(*chosen, request->threshold) : choose(*chosen);
         found->bad = outcome.index;
         if (outcome.status != kDone) return outcome.status;
-        found->kept = chosen->kept;
-        found->spent = chosen->spent;
-        found->misfit = chosen->end.all ? -1 : static_cast<std::int64_t>(chosen->end.misfit.index);
-        found->squares = chosen->squares;
+        tell(*chosen, *found);
         found->selected = chosen.release();
         return kDone;
     } catch (const std::bad_alloc&) {
@@ -1275,10 +1588,14 @@ JOULEWISE_EXPORT std::int32_t joulewise_select_open(const JoulewiseRequest* requ
     }
 }
 
-// Writes indices, ascending, and values: room for `kept` of each.
-JOULEWISE_EXPORT std::int32_t joulewise_select_write(void* selected, std::uint32_t* indices, float* values) {
+// Writes indices, ascending, and values, to arrays that have `found->room`; those may come out too short once.
+JOULEWISE_EXPORT std::int32_t joulewise_select_write(JoulewiseFound* found, std::uint32_t* indices, float* values) {
+    auto& chosen = *static_cast<Selected*>(found->selected);
     try {
-        return write_selected(*static_cast<Selected*>(selected), indices, values) ? kDone : kNoMemory;
+        Outcome outcome = write_selected(chosen, {indices, values}, found->room);
+        found->bad = outcome.index;
+        tell(chosen, *found);
+        return outcome.status;
     } catch (const std::bad_alloc&) {
         return kNoMemory;
     }

@@ -109,10 +109,15 @@ Selection select(const JoulewiseRequest& request, Hash& hash) {
     JoulewiseFound found;
     if (joulewise_select_open(&request, &found) != 0) fail("a selection was refused");
     Selection kept;
+    std::int32_t status = kMoreRoom;
+    while (status == kMoreRoom) {
+        kept.indices.resize(static_cast<std::size_t>(found.room));
+        kept.values.resize(static_cast<std::size_t>(found.room));
+        status = joulewise_select_write(&found, kept.indices.data(), kept.values.data());
+    }
+    if (status != kDone) fail("nothing was written");
     kept.indices.resize(static_cast<std::size_t>(found.kept));
     kept.values.resize(static_cast<std::size_t>(found.kept));
-    if (joulewise_select_write(found.selected, kept.indices.data(), kept.values.data()) != 0)
-        fail("nothing was written");
     joulewise_select_close(found.selected);
     hash.add(kept.indices);
     hash.add(kept.values);
