@@ -1,4 +1,4 @@
-"""Selections with less and less memory at hand, each in a process of its own; prints how many ended in which way.
+"""Selections with less and less memory at hand, each in a process of its own; writes how many ended in which way.
 
 python tests/short_of_memory.py KEPT      with as many threads as JOULEWISE_THREADS says
 """
@@ -40,7 +40,7 @@ def main() -> None:
     ranking = Ranking(a, np.array([0, N]), np.ones(1))
     kernel.library()  # Loaded here: a process that is short of memory might find none to load.
     codes = Counter(attempt(ranking, int(sys.argv[1]), more) for more in range(10_000_000, 110_000_000, 2_000_000))
-    print(json.dumps({ENDS.get(code, f"died of {code}"): count for code, count in codes.items()}))
+    sys.stdout.write(json.dumps({ENDS.get(code, f"died of {code}"): count for code, count in codes.items()}))
 
 
 if __name__ == "__main__":
