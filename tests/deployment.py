@@ -175,13 +175,19 @@ class Sandbox:
         Raises:
             TimeoutError: some do not end.
         """
-        for sent, patience in ((signal.SIGTERM, patience_s), (signal.SIGKILL, SECONDS)):
-            for pid in self.alive():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, sent)
-            with contextlib.suppress(TimeoutError if sent == signal.SIGTERM else ()):
-                wait_until(self._all_ended, f"processes {self.alive()} to end", patience)
-                return
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            wait_until(self._all_ended, "an orderly end", patience_s)
+        wait_until(self._killed, "killed processes to end")
+
+    def _signal(self, sent: signal.Signals) -> None:
+        for pid in self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sent)
+
+    def _killed(self) -> bool:
+        self._signal(signal.SIGKILL)  # Each time: some may have started others meanwhile.
+        return self._all_ended()
 
     def _all_ended(self) -> bool:
         ended = [process.poll() is not None for process in self.processes.values()]

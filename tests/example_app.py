@@ -8,6 +8,7 @@ import logging
 import shlex
 import sys
 import tomllib
+from pathlib import Path
 
 import deployment
 from flwr.app import Context, RecordDict
@@ -17,14 +18,15 @@ from joulewise.flower.inprocess import InProcessGrid
 SETTINGS = tomllib.loads((deployment.EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
 
 
-def node_configs() -> list[dict[str, int | str]]:
-    """What the README tells each SuperNode."""
+def node_configs(state_folder: Path) -> list[dict[str, int | str]]:
+    """What the README tells each SuperNode, with another folder: states of an earlier run would be found there."""
     configs = []
     for command in deployment.readme_commands("flower-supernode"):
         words = shlex.split(command)
         pairs = shlex.split(words[words.index("--node-config") + 1])
         config = dict(pair.split("=") for pair in pairs)
-        configs.append(config | {"partition-id": int(config["partition-id"])})
+        assert config["state-folder"] == "state"
+        configs.append(config | {"partition-id": int(config["partition-id"]), "state-folder": str(state_folder)})
     return configs
 
 

@@ -62,9 +62,9 @@ def test_it_learns_at_one_percent():
     assert int(down) > 70 * int(up)
 
 
-def test_its_readme_sets_what_the_app_reads():
+def test_its_readme_sets_what_the_app_reads(tmp_path):
     settings = set(re.findall(r"([a-z-]+)=", " ".join(re.findall(r'--run-config\s+"([^"]*)"', deployment.README))))
     assert settings <= example_app.SETTINGS["config"].keys()
     client = (deployment.EXAMPLE / "digits_app/client_app.py").read_text()
-    for config in example_app.node_configs():
+    for config in example_app.node_configs(tmp_path):
         assert all(f'"{key}"' in client for key in config)
