@@ -42,7 +42,7 @@ def broken(tmp_path_factory):
         try:
             deployment.wait_until((notes / "hangs").exists, "the client that hangs to train in round 2")
             box.kill(f"supernode-{HANGS}")
-            # Before Flower has missed it, a SuperNode that is back would leave its request unanswered.
+            # Before Flower has missed it, a SuperNode that comes back is refused, and ends.
             deployment.wait_until((notes / "round-2.json").exists, "round 2 to end without the two")
             deployment.start_supernode(box, HANGS)
             box.finish("run")
