@@ -18,13 +18,17 @@ KERNEL_TESTS := $(wildcard $(addprefix tests/test_,$(addsuffix .py, \
 # With the kernel the whole suite has run already: these see that the wheel's is found and used.
 WHEEL_TESTS := $(filter %/test_kernel.py %/test_codec.py %/test_select_laws.py,$(KERNEL_TESTS))
 
-.PHONY: demo test test-wheel check bench fuzz aarch64
+.PHONY: demo test test-deployment test-wheel check bench fuzz aarch64
 
 demo: .venv/.stamp-demo  ## a small study, its table and its report; run again, it shows the finished run
 	$(BIN)/joulewise run studies/quickstart.toml --out runs/quickstart --resume --jobs 2
 
 test: .venv/.stamp-dev  ## the whole suite; a file stays on one worker, which keeps its fixtures and its Ray apart
-	$(BIN)/pytest -n 2 --dist loadfile --benchmark-disable
+	$(BIN)/pytest -n 2 --dist loadfile --benchmark-disable -m 'not deployment'
+
+# Its processes take both cores, so these tests run one after another, and not beside others.
+test-deployment: .venv/.stamp-dev  ## a real SuperLink with TLS and three SuperNodes on loopback, two of which break down
+	$(BIN)/pytest -m deployment $(wildcard tests/test_flower_*.py)
 
 test-wheel: .venv/.stamp-dev  ## the kernel's tests from an installed wheel, with the kernel and without it
 	@rm -rf .venv/wheel && $(CONSTRAINED) JOULEWISE_KERNEL=native $(BIN)/python -m pip wheel --quiet --no-deps \

@@ -1,0 +1,1 @@
+"""Handwritten digits, federated: Flower's app with joulewise's two lines."""

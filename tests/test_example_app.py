@@ -1,0 +1,70 @@
+"""The example is a Flower app that runs as its README says, with the same bits on every engine."""
+
+import re
+
+import deployment
+import example_app
+import pytest
+from flower_wire import copied_example
+
+CONNECTION = '[superlink]\ndefault = "local"\n\n[superlink.local]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+
+
+@pytest.fixture(scope="module")
+def in_process():
+    return example_app.run()
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """What the README's command for the simulation prints, on a SuperLink that ends with the test."""
+    pytest.importorskip("ray", reason="Flower's simulation needs Ray")
+    folder = tmp_path_factory.mktemp("simulated")
+    with deployment.sandbox(folder, ("39091",)) as box:
+        (box.home / "config.toml").write_text(CONNECTION.format(port=box.ports["39091"]))
+        box.start("superlink", "flower-superlink --simulation --insecure --host 127.0.0.1 --port 39091")
+        deployment.wait_until(lambda: deployment.listening(box.ports["39091"]), "the SuperLink to listen")
+        (command,) = (each for each in deployment.readme_commands("flwr", "run", ".") if "num-supernodes" in each)
+        printed = box.do("run", command, cwd=copied_example(folder / "app"))
+    assert box.alive() == []
+    return printed
+
+
+def shape(lines):
+    """Lines with every number as a 0: other processors make other last bits."""
+    return [re.sub(r"[0-9.]+|(?<=^model ).*", "0", line) for line in lines]
+
+
+def test_it_prints_what_the_readme_shows(in_process):
+    (shown,) = re.findall(r"```text\n(.*?)```", deployment.README, re.DOTALL)
+    lines = in_process.splitlines()
+    assert shape(shown.splitlines()) == shape([lines[0], lines[1], lines[-2], lines[-1]])
+
+
+def test_the_simulation_gives_the_bits_of_this_process(in_process, simulated):
+    for start in ("round ", "model "):
+        assert deployment.printed(simulated, start) == deployment.printed(in_process, start)
+
+
+def test_it_is_the_same_app_without_joulewise():
+    sparse, dense = (
+        example_app.run({"sparse": sparse, "density": 1.0, "num-server-rounds": 2}) for sparse in (True, False)
+    )
+    accuracies = [re.findall(r"accuracy ([0-9.]+)", output) for output in (sparse, dense)]
+    assert accuracies[0] == accuracies[1]
+    assert "0 bytes up" in dense.splitlines()[-2]
+
+
+def test_it_learns_at_one_percent():
+    last = example_app.run({"num-server-rounds": 15}).splitlines()[-2]
+    accuracy, up, down = re.search(r"accuracy ([0-9.]+), (\d+) bytes up, (\d+) bytes down", last).groups()
+    assert float(accuracy) > 0.8  # 0.89; the dense app 0.94
+    assert int(down) > 70 * int(up)
+
+
+def test_its_readme_sets_what_the_app_reads(tmp_path):
+    settings = set(re.findall(r"([a-z-]+)=", " ".join(re.findall(r'--run-config\s+"([^"]*)"', deployment.README))))
+    assert settings <= example_app.SETTINGS["config"].keys()
+    client = (deployment.EXAMPLE / "digits_app/client_app.py").read_text()
+    for config in example_app.node_configs(tmp_path):
+        assert all(f'"{key}"' in client for key in config)
