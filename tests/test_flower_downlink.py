@@ -18,7 +18,7 @@ from joulewise.errors import FederationError, RuleError
 from joulewise.flower import ContextStore, FileStore, Lossy, MemoryStore, Sparse, SparseGrid, Sparsify, held, patch
 from joulewise.flower.averaging import averages_only
 from joulewise.flower.inprocess import InProcessGrid
-from joulewise.rules import Count, TopK
+from joulewise.rules import Count, Density, TopK
 
 NODES = 3
 WHOLE = sum(len(array.data) for array in record(model()).values())
@@ -53,7 +53,7 @@ class Fleet(InProcessGrid):
     def __init__(self, *apps):
         super().__init__(apps[0], len(apps))
         self.apps = dict(enumerate(apps, start=1))
-        self.sent, self.timeouts = [], []
+        self.sent, self.timeouts, self.received = [], [], 0
         self.deaf, self.mute = set(), set()
         self.on_request = lambda message: None
 
@@ -70,6 +70,8 @@ class Fleet(InProcessGrid):
             self.on_request(message)
             if node not in self.deaf:
                 reply = self._answer(message)
+                records = reply.content.array_records.values() if reply.has_content() else ()
+                self.received += sum(len(array.data) for each in records for array in each.values())
                 told = reply.has_content() and "missing" in reply.content.get("joulewise", {})
                 replies += [] if node in self.mute and not told else [reply]  # An answer that nothing is held arrives.
         return replies
@@ -207,6 +209,22 @@ def test_after_the_first_model_only_what_changed_is_sent_and_once():
     assert [{size for *_, size, whole in call if whole} for call in by_call] == [{WHOLE}, *[set()] * 5]
     assert all(60 < size < WHOLE / 3 for call in by_call[1::2] for *_, size, _ in call)
     assert all(size == 60 for call in by_call[2::2] for *_, size, _ in call)
+
+
+def test_ten_nodes_and_twenty_rounds_at_one_percent_take_an_eighth_of_the_bytes_both_ways():
+    """Worst case: no two nodes send the same coordinates. Evaluation and the first download count."""
+    start = {"linear.weight": np.zeros((250, 240), np.float32)}
+    both, up = [], []
+    for wrapped in (True, False):
+        mods = [Sparsify(DEVICE, TopK(), Density(0.01), feedback=ErrorFeedback(), store=MemoryStore())] * wrapped
+        inner = Fleet(*[app(*mods)] * 10)
+        strategy = averaging(fraction_evaluate=1.0)
+        (Sparse(strategy) if wrapped else strategy).start(inner, record(start), 20)
+        assert len(inner.sent) == 20 * 2 * 10
+        up.append(inner.received)
+        both.append(inner.received + sum(size for *_, size, _ in inner.sent))
+    assert up[1] / up[0] > 70
+    assert both[1] / both[0] > 8
 
 
 def test_what_is_told_of_downloads_is_what_was_sent():

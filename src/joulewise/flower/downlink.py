@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -21,63 +20,15 @@ from flwr.serverapp import Grid
 from joulewise.errors import FederationError, RuleError
 from joulewise.flower import patch, wire
 from joulewise.flower.lossy import Lossy, followed
+from joulewise.flower.notes import BEFORE, HELD, MISSING, VERSION, noted
+from joulewise.flower.parcels import Download, Model, Parcel, changes_alone, deliver, model_of
 from joulewise.flower.patch import Version
 from joulewise.flower.versions import WORTH, Versions
 from joulewise.layout import Kind
 
 Setting = Literal["off", "lossless"] | Lossy
 
-VERSION = "joulewise.version"
-"""In a request: the version of its model, which the node should keep; empty: only say whether you could."""
-
-BEFORE = "joulewise.received-before"
-"""In a request: bytes of models that the node was sent since its last reply to a train request."""
-
-HELD = "held"
-"""In a reply: the version that the node holds; empty for none."""
-
-MISSING = "missing"
-"""In a reply: why the node could not make a model of the changes that it was sent."""
-
 _log = logging.getLogger("joulewise")
-
-
-@dataclass(frozen=True, slots=True)
-class Download:
-    """The model of one request as it was really sent.
-
-    Args:
-        node: who it was sent to.
-        message_type: ``train`` or ``evaluate``, with its action.
-        bytes: of the arrays.
-        whole: whether it was the whole model rather than changes.
-    """
-
-    node: int
-    message_type: str
-    bytes: int
-    whole: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Parcel:
-    """A request as the strategy made it, and the content that goes over the link."""
-
-    request: Message
-    content: RecordDict
-    model: _Model | None = None
-    download: Download | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Model:
-    """A model that is sent in this round: the server's own, the one that nodes get, its version, whether to keep it."""
-
-    own: ArrayRecord
-    public: ArrayRecord
-    version: Version | None
-    keep: bool = True
-    changes: dict[Version, Array | None] = field(default_factory=dict)
 
 
 class Downlink:
@@ -112,14 +63,14 @@ class Downlink:
         began = time.monotonic()
         models = self._models(requests)
         parcels = [self._packed(request, models) for request in requests]
-        replies, missed = self._sort(parcels, _deliver(grid, parcels, timeout))
+        replies, missed = self._sort(parcels, deliver(grid, parcels, timeout))
         sent = list(parcels)
         left_s = None if timeout is None else timeout - (time.monotonic() - began)
         if missed and left_s is not None and left_s <= 0:
             _log.warning("there is no time left to send %d nodes the whole model", len(missed))
         elif missed:
             again = [self._whole(parcel) for parcel in missed]
-            late, _ = self._sort(again, _deliver(grid, again, left_s))
+            late, _ = self._sort(again, deliver(grid, again, left_s))
             replies, sent = replies + late, [parcel for parcel in parcels if parcel not in missed] + again
             parcels += again
         self.downloads = tuple(parcel.download for parcel in parcels if parcel.download is not None)
@@ -145,11 +96,11 @@ class Downlink:
 
     # What a request is made of.
 
-    def _models(self, requests: Iterable[Message]) -> dict[int, _Model]:
+    def _models(self, requests: Iterable[Message]) -> dict[int, Model]:
         """The models of a round by identity of their records; usually one."""
-        found: dict[int, _Model] = {}
+        found: dict[int, Model] = {}
         for request in requests:
-            record = _record_of(request)
+            record = model_of(request)
             if record is not None and id(record) not in found:
                 found[id(record)] = self._model(record)
         if isinstance(self.setting, Lossy) and len({model.version for model in found.values()}) > 1:
@@ -159,9 +110,9 @@ class Downlink:
             )
         return found
 
-    def _model(self, own: ArrayRecord) -> _Model:
+    def _model(self, own: ArrayRecord) -> Model:
         if self.setting == "off":
-            return _Model(own, own, None)
+            return Model(own, own, None)
         public = self._public(own, self.setting) if isinstance(self.setting, Lossy) else own
         self._versions, version = self._versions.plus(public)
         # Where everything changes, the next model will be sent whole too: nodes need not keep this one.
@@ -174,7 +125,7 @@ class Downlink:
                 "server optimizers, momentum and noise move every coordinate; downlink=Lossy(0.05) sends a part",
                 100 * (share or 0),
             )
-        return _Model(own, public, version, keep=not moved)
+        return Model(own, public, version, keep=not moved)
 
     def _public(self, own: ArrayRecord, setting: Lossy) -> ArrayRecord:
         """The public model, which takes one step with each new model of the server."""
@@ -186,17 +137,17 @@ class Downlink:
         self._followed = checksum
         return public
 
-    def _packed(self, request: Message, models: Mapping[int, _Model]) -> _Parcel:
-        record = _record_of(request)
+    def _packed(self, request: Message, models: Mapping[int, Model]) -> Parcel:
+        record = model_of(request)
         if record is None:
-            return _Parcel(request, request.content)
+            return Parcel(request, request.content)
         node, model = request.metadata.dst_node_id, models[id(record)]
         if node not in self._held:  # It may have no Sparsify: then its reply is a model, and not for a public one.
             return self._parcel(request, model, model.own)
         changes = self._changes(self._held[node], model)
-        return self._parcel(request, model, model.public if changes is None else _single(changes))
+        return self._parcel(request, model, model.public if changes is None else changes_alone(changes))
 
-    def _whole(self, parcel: _Parcel) -> _Parcel:
+    def _whole(self, parcel: Parcel) -> Parcel:
         """The same request anew, with the whole model."""
         old, model = parcel.request, parcel.model
         assert model is not None  # Only changes are ever missed.
@@ -207,7 +158,7 @@ class Downlink:
         )  # fmt: skip
         return self._parcel(request, model, model.public)
 
-    def _parcel(self, request: Message, model: _Model, sent: ArrayRecord) -> _Parcel:
+    def _parcel(self, request: Message, model: Model, sent: ArrayRecord) -> Parcel:
         node, size = request.metadata.dst_node_id, wire.size_of(sent)
         notes: dict[str, str | int] = {}
         if model.version is not None:
@@ -217,13 +168,13 @@ class Downlink:
         if before and wire.is_train(request):
             notes[BEFORE] = before
         self._unbooked[node] = before + size
-        content = _noted(request.content, notes, node in self._held)
+        content = noted(request.content, notes, node in self._held)
         if sent is not model.own:
             content = RecordDict({**content, wire.array_key(content): sent})
         download = Download(node, request.metadata.message_type, size, patch.CHANGES not in sent)
-        return _Parcel(request, content, model, download)
+        return Parcel(request, content, model, download)
 
-    def _changes(self, held: Version | None, model: _Model) -> Array | None:
+    def _changes(self, held: Version | None, model: Model) -> Array | None:
         if held is None or model.version is None:
             return None
         if held not in model.changes:
@@ -232,7 +183,7 @@ class Downlink:
 
     # What a reply says.
 
-    def _sort(self, parcels: list[_Parcel], replies: list[Message]) -> tuple[list[Message], list[_Parcel]]:
+    def _sort(self, parcels: list[Parcel], replies: list[Message]) -> tuple[list[Message], list[Parcel]]:
         """Replies for the strategy, without the notes; and the requests whose nodes lack what changed."""
         waiting = {parcel.request.metadata.message_id: parcel for parcel in parcels}
         answers, missed = [], []
@@ -258,7 +209,7 @@ class Downlink:
         if reply.metadata.src_node_id == download.node and download.node in self._held:
             self._held[download.node] = None
 
-    def _heard(self, parcel: _Parcel, reply: Message) -> str | None:
+    def _heard(self, parcel: Parcel, reply: Message) -> str | None:
         """Take the notes of a node out of its reply; why it could not use what it was sent."""
         node, note = parcel.request.metadata.dst_node_id, reply.content.get(wire.RECORD)
         known: Mapping[str, object] = note if isinstance(note, ConfigRecord) else {}
@@ -320,38 +271,3 @@ def checked(setting: object) -> Setting:
     if isinstance(setting, Lossy) or setting in ("off", "lossless"):
         return setting
     raise RuleError(f"downlink={setting!r}, but it is 'off', 'lossless' or Lossy(density), such as Lossy(0.05)")
-
-
-def _record_of(request: Message) -> ArrayRecord | None:
-    kind = request.metadata.message_type.split(".")[0]
-    return wire.only_arrays(request.content) if kind in {"train", "evaluate"} and request.has_content() else None
-
-
-def _single(changes: Array) -> ArrayRecord:
-    return ArrayRecord({patch.CHANGES: changes})
-
-
-def _noted(content: RecordDict, notes: Mapping[str, str | int], create: bool) -> RecordDict:
-    """The content with notes in its ConfigRecord; strategies share one record between all nodes.
-
-    Some of Flower's mods want exactly one ConfigRecord, so one is made only where there is none, and only for a node
-    that knows what to do with it.
-    """
-    key, config = next(iter(content.config_records.items()), (wire.RECORD, None))
-    if not notes or (config is None and not create):
-        return content
-    own = ConfigRecord() if config is None else config.copy()
-    own.update(notes)
-    return RecordDict({**content, key: own})
-
-
-def _deliver(grid: Grid, parcels: list[_Parcel], timeout: float | None) -> list[Message]:
-    """Send parcels. Grids note the id of a message in the message, so it is the request itself that is sent."""
-    contents = [parcel.request.content for parcel in parcels]
-    for parcel in parcels:
-        parcel.request.content = parcel.content
-    try:
-        return list(grid.send_and_receive([parcel.request for parcel in parcels], timeout=timeout))
-    finally:
-        for parcel, content in zip(parcels, contents, strict=True):
-            parcel.request.content = content

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 
 from joulewise.errors import PayloadError, StateError
 from joulewise.flower import patch, wire
-from joulewise.flower.downlink import BEFORE, HELD, MISSING, VERSION
+from joulewise.flower.notes import BEFORE, HELD, MISSING, VERSION, take
 from joulewise.flower.patch import Positions, Version
 from joulewise.layout import Layout
 
@@ -103,7 +103,7 @@ def receive(message: Message, context: Context, store: object, flash: bool = Fal
     if record is None:
         return Receipt()
     size = wire.size_of(record)
-    notes = _take_notes(message)
+    notes = take(message)
     size += before if isinstance(before := notes.get(BEFORE), int) else 0
     version = Version.parse(notes.get(VERSION))
     try:
@@ -166,23 +166,6 @@ def _warn(text: str) -> None:
 def _missing(message: Message, reason: str) -> Message:
     note = ConfigRecord({MISSING: reason, HELD: ""})
     return Message(RecordDict({wire.RECORD: note}), reply_to=message)
-
-
-def _take_notes(message: Message) -> Mapping[str, object]:
-    """Take the server's notes out of a request's configuration, which the app should find as its strategy wrote it."""
-    found: dict[str, object] = {}
-    kept: dict[str, Any] = {}
-    for key, record in message.content.items():
-        notes = [name for name in (VERSION, BEFORE) if isinstance(record, ConfigRecord) and name in record]
-        if notes and isinstance(record, ConfigRecord):
-            found |= {name: record[name] for name in notes}
-            record = ConfigRecord({name: value for name, value in record.items() if name not in notes})  # noqa: PLW2901
-            if key == wire.RECORD and not record:
-                continue
-        kept[key] = record
-    if found:
-        message.content = RecordDict(kept)
-    return found
 
 
 def _since_training(context: Context, changed: Positions | None, trains: bool) -> Positions | None:
