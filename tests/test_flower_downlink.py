@@ -364,6 +364,20 @@ def test_a_restarted_node_is_sent_the_whole_model_in_the_same_call(caplog):
     assert [size for *_, size, _ in inner.take()] == [60] * NODES
 
 
+def test_a_node_whose_reply_was_lost_holds_a_later_model_and_says_so(caplog):
+    inner = fleet()
+    grid = SparseGrid(inner)
+    arrays = play(grid, averaging(), 1)
+    inner.mute = {2}
+    changed = record(arrays_of(arrays) | {"linear.bias": np.ones(4, np.float32)})
+    assert len(ask(grid, changed, 2)) == NODES - 1
+    inner.mute = set()
+    inner.take()
+    assert len(ask(grid, record(arrays_of(arrays) | {"linear.bias": np.full(4, 2, np.float32)}), 3)) == NODES
+    assert [(node, whole) for node, *_, whole in inner.take()] == [(1, False), (2, False), (3, False), (2, True)]
+    assert "node 2 is sent the whole model: it holds model 3, and was sent what changed since model 2" in caplog.text
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:30], lambda data: b"JWD2" + data[4:]])
 def test_damaged_changes_are_told_and_the_round_goes_on(damage, caplog):
     inner = fleet()
