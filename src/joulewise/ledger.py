@@ -24,7 +24,7 @@ from joulewise.costs import RECEIVER_TERMS, Costs, sum_of
 from joulewise.devices import Device
 from joulewise.durations import check_amounts, round_time
 from joulewise.errors import CostError
-from joulewise.layout import Layout
+from joulewise.layout import Layout, Tensor
 from joulewise.payers import Boundary
 from joulewise.persistence import rewriting_of, stored_bits
 from joulewise.residency import flash_of, traffic, working_levels
@@ -144,6 +144,7 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
     remembers: bool = False,
     boundary: Boundary = "radio",
     rewritten: float | None = None,
+    rewritten_wholes: Iterable[Tensor] | None = None,
 ) -> tuple[Charge, ...]:
     """What one round of one client costs: its reply, and around it what no choice of coordinates changes.
 
@@ -175,6 +176,7 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
         boundary: as in `joulewise.price`: ``memory`` leaves the downlink out, ``device`` adds base power to it.
         rewritten: energy of rewriting the parameters in flash, as `joulewise.persistence.rewriting` says; None: all of
             them in whole pages, as when the whole model arrives and the reply has paid for none of it.
+        rewritten_wholes: with `rewritten`, the wholes that are rewritten beside them; None: all.
 
     Raises:
         CostError: an argument is negative or not finite, or the parts of a round take longer than the round.
@@ -193,7 +195,8 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
         found["training"] = multiply_accumulates * compute.training.si
     found |= _memory_energies(layout, device, remembers, bytes_down > 0)
     if rewritten is not None and "flash_update" in found:
-        found["flash_update"] = rewritten + rewriting_of(layout.wholes, device)
+        wholes = layout.wholes if rewritten_wholes is None else rewritten_wholes
+        found["flash_update"] = rewritten + rewriting_of(wholes, device)
     waiting_s = _waiting_s(device, reply, bytes_down, wall_time_s, training_s, bool(found.get("training")))
     if waiting_s is not None and device.idle_power is not None:
         found["idle"] = device.idle_power.si * waiting_s

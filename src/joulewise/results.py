@@ -39,7 +39,7 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         partition: which part of the data it holds; names the client.
         examples: how many examples it trained on.
         bytes_up: bytes of its reply.
-        bytes_down: bytes of the request that it was sent.
+        bytes_down: bytes of the models, or changes, that it was sent since its last reply, evaluations included.
         charges: what it spent, by term.
         kept_by_tensor: number of coordinates sent of each tensor.
         parameters: number of coordinates that it could have sent.

@@ -8,6 +8,7 @@ from joulewise.errors import MissingExtra
 
 try:
     from joulewise.flower.grid import SparseGrid
+    from joulewise.flower.lossy import Lossy
     from joulewise.flower.mod import Sparsify
     from joulewise.flower.state import ContextStore, FileStore, MemoryStore
     from joulewise.flower.strategy import Sparse
@@ -16,4 +17,4 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtra("flower", "Using joulewise in a Flower app") from error
 
-__all__ = ["ContextStore", "FileStore", "MemoryStore", "Sparse", "SparseGrid", "Sparsify"]
+__all__ = ["ContextStore", "FileStore", "Lossy", "MemoryStore", "Sparse", "SparseGrid", "Sparsify"]

@@ -26,6 +26,7 @@ from joulewise.compress import Compressor
 from joulewise.devices import Unit, load_device
 from joulewise.errors import StudyError
 from joulewise.flower import inprocess, snapshot, wire
+from joulewise.flower.lossy import Lossy
 from joulewise.flower.mod import Sparsify
 from joulewise.flower.rounds import Invited, Round, participants, play, roster
 from joulewise.flower.state import AbstractStore, ContextStore, MemoryStore
@@ -52,10 +53,12 @@ class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         name: as in ``flwr.serverapp.strategy``.
         options: arguments of the strategy; ``fraction_train`` is the share of clients in each round.
+        downlink: what clients are sent of a new model, as in `joulewise.flower.SparseGrid`.
     """
 
     name: Literal["FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad"] = "FedAvg"
     options: dict[str, float | int | bool] = {}
+    downlink: Literal["off", "lossless"] | Lossy = "off"
 
     def __post_init__(self) -> None:
         known = set(inspect.signature(getattr(strategies, self.name)).parameters) - {"self"}
@@ -79,7 +82,7 @@ class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return made
 
     def __hash__(self) -> int:
-        return hash((self.name, tuple(sorted(self.options.items()))))
+        return hash((self.name, tuple(sorted(self.options.items())), self.downlink))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,8 @@ Rounds = Generator[tuple[Round, dict[str, npt.NDArray[Any]] | None], None, None]
 
 def _in_process(arm: Arm, seed: int, compute: Compute, resume: Arrays | None) -> Rounds:
     store, strategy = MemoryStore(), arm.strategy.make()
-    grid = Invited(inprocess.InProcessGrid(client_app(arm, seed, compute, store), arm.data.clients))
+    inner = inprocess.InProcessGrid(client_app(arm, seed, compute, store), arm.data.clients)
+    grid = Invited(inner, arm.strategy.downlink)
     nodes = roster(grid.inner, arm.data.clients)
     partitions = {node: partition for partition, node in nodes.items()}
     model, first = _initial(arm, seed), 1
@@ -184,14 +188,15 @@ def _in_process(arm: Arm, seed: int, compute: Compute, resume: Arrays | None) ->
         grid.remember({nodes[partition]: last for partition, last in snapshot.accepted_of(resume).items()})
         for partition, state in snapshot.clients_of(resume).items():
             store.states[state.run_id, nodes[partition]] = state
+        snapshot.restore_downlink(resume, grid.downlink, store.models, nodes)
         snapshot.restore(strategy, resume)
     for finished in play(strategy, grid, model, range(first, arm.rounds + 1), _guests(arm, seed, nodes)):
         accepted = {partitions[node]: last for node, last in grid.accepted.items()}
         states = {partitions[node]: state for (_, node), state in store.states.items()}
-        yield (
-            finished,
-            snapshot.pack(finished.number, finished.arrays, accepted, states, strategy, arm.strategy.make()),
-        )
+        packed = snapshot.pack(finished.number, finished.arrays, accepted, states, strategy, arm.strategy.make())
+        if packed is not None and arm.strategy.downlink != "off":
+            packed |= snapshot.pack_downlink(grid.downlink, store.models, partitions)
+        yield finished, packed
 
 
 def _on_ray(arm: Arm, seed: int, compute: Compute) -> Rounds:
@@ -200,7 +205,7 @@ def _on_ray(arm: Arm, seed: int, compute: Compute) -> Rounds:
     stop = threading.Event()
 
     def main(inner: Grid) -> None:
-        grid = Invited(inner)
+        grid = Invited(inner, arm.strategy.downlink)
         guests = _guests(arm, seed, roster(inner, arm.data.clients, NODES_UP_S))
         model = _initial(arm, seed)
         for finished in play(arm.strategy.make(), grid, model, range(1, arm.rounds + 1), guests):

@@ -13,6 +13,8 @@ from flwr.serverapp import Grid
 from joulewise.codec import decode
 from joulewise.errors import FederationError, JoulewiseError
 from joulewise.flower import wire
+from joulewise.flower.averaging import Touched
+from joulewise.flower.downlink import Downlink, Setting
 from joulewise.flower.received import Base
 from joulewise.layout import Kind
 from joulewise.results import ClientResult
@@ -31,18 +33,24 @@ class SparseGrid(Grid):
     Args:
         grid: the Grid that moves messages.
         kinds: the same as in `Sparsify`.
+        downlink: ``lossless``: a node that holds an earlier model is sent what changed since, bit for bit; ``off``: it
+            is sent whole models; `Lossy`: nodes train on a public model that follows in its largest differences.
+            Nodes without `Sparsify` are sent whole models in any case.
 
     Attributes:
         feedback: whether a client has said that it remembers what it did not send.
+        downlink: what nodes hold; its ``downloads`` are the models that the last call sent, with their bytes.
     """
 
-    def __init__(self, grid: Grid, kinds: dict[str, Kind] | None = None) -> None:
+    def __init__(self, grid: Grid, kinds: dict[str, Kind] | None = None, downlink: Setting = "lossless") -> None:
         self._grid = grid
+        self.downlink = Downlink(downlink, kinds or {})
         self._kinds = dict(kinds or {})
         self._accepted: dict[int, int] = {}
         self._waiting: dict[int, int] = {}
         self._results: list[ClientResult] = []
         self._types: dict[str, np.dtype[Any]] = {}
+        self._touched = Touched()
         self.feedback = False
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
@@ -55,8 +63,9 @@ class SparseGrid(Grid):
             FederationError: a payload is damaged, or the Grid gives messages no id.
         """
         requests = [self._addressed(message) for message in messages]
-        replies = list(self._grid.send_and_receive(requests, timeout=timeout))
+        requests, replies = self.downlink.exchange(self._grid, requests, timeout)
         self._waiting, before = {}, list(self._results)
+        self._touched = Touched()
         try:
             return self._in_order(requests, replies)
         except BaseException:  # None of these replies enters an aggregation, nor the books.
@@ -81,8 +90,13 @@ class SparseGrid(Grid):
             order.append((partition is None, partition or 0, reply.metadata.src_node_id, reply))
         return [entry[-1] for entry in sorted(order, key=lambda entry: entry[:-1])]
 
-    def accept(self, arrays: ArrayRecord) -> ArrayRecord:
+    def accept(self, arrays: ArrayRecord, *, averaged: bool = False) -> ArrayRecord:
         """Say that an aggregation returned these arrays: the replies of this round are used.
+
+        Args:
+            arrays: what it returned.
+            averaged: whether they are a weighted mean of the replies, as FedAvg's. Then coordinates that no reply has
+                touched keep their bits, which rounding would change.
 
         Returns:
             The arrays in the element types that were sent to the clients; averaging turns whole numbers, such
@@ -90,10 +104,11 @@ class SparseGrid(Grid):
         """
         self._accepted |= self._waiting
         self._waiting = {}
+        touched, self._touched = self._touched, Touched()
         named = wire.to_numpy(arrays)
-        if all(array.dtype == self._types.get(name, array.dtype) for name, array in named.items()):
-            return arrays
-        return wire.to_record({name: _cast(array, self._types.get(name)) for name, array in named.items()})
+        cast = {name: _cast(array, self._types.get(name)) for name, array in named.items()}
+        cast = touched.restored(cast) if averaged else cast
+        return arrays if all(cast[name] is named[name] for name in named) else wire.to_record(cast)
 
     def take_results(self) -> tuple[ClientResult, ...]:
         """What the clients did since the last call, by partition."""
@@ -133,17 +148,21 @@ class SparseGrid(Grid):
         try:
             sent = wire.read(reply.content)
             if sent is None or record is None:
+                self._touched.add_everything()
+                self.downlink.refuse_whole(node)
                 return None
             base = bases.get(id(record)) or bases.setdefault(id(record), Base.of(record, self._kinds))
-            added = base.plus(decode(sent.payload, base.layout))
+            decoded = decode(sent.payload, base.layout)
+            added = base.plus(decoded)
         except JoulewiseError as error:
             raise FederationError(f"the reply of node {node} cannot be used: {error}") from error
         reply.content[wire.array_key(reply.content)] = added
         del reply.content[wire.RECORD]
         self._waiting[node] = sent.sequence
+        self._touched.add(base, decoded)
         self.feedback = self.feedback or sent.feedback
         # Bytes are what arrived and what was sent here, whatever the node says.
-        counted = {"bytes_up": len(sent.payload), "bytes_down": wire.size_of(record)}
+        counted = {"bytes_up": len(sent.payload), "bytes_down": self.downlink.book(node)}
         self._results.append(msgspec.structs.replace(sent.result, **counted))
         return sent.result.partition
 
@@ -176,6 +195,6 @@ class SparseGrid(Grid):
 
 
 def _cast(array: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
-    if dtype is None:
+    if dtype is None or array.dtype == dtype:
         return array
     return (np.rint(array) if dtype.kind in "iu" else array).astype(dtype)

@@ -16,11 +16,13 @@ from joulewise.costs import Costs
 from joulewise.devices import Device, load_device
 from joulewise.errors import LayoutError, ProfileError, RuleError, UpdateError
 from joulewise.flower import wire
+from joulewise.flower.held import Receipt, receive
 from joulewise.flower.state import AbstractStore, ContextStore
 from joulewise.layout import Arrays, Kind, Layout
 from joulewise.ledger import round_charges
 from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
+from joulewise.residency import flash_of
 from joulewise.results import ClientResult
 from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule
 
@@ -29,11 +31,11 @@ VALUE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Received:
-    """A train request: its arrays, their size in bytes, and its configuration."""
+    """A train request: its arrays, its configuration, and what came over the link."""
 
     arrays: Arrays
-    size: int
     config: Mapping[str, object]
+    receipt: Receipt
 
 
 class Sparsify:
@@ -81,6 +83,7 @@ class Sparsify:
         names = [device] if isinstance(device, str) else list(device)
         loaded = {name: load_device(name) for name in dict.fromkeys(names)}
         self._devices = [loaded[name] for name in names]
+        self._flash = any(each.memory is not None and flash_of(each.memory) is not None for each in self._devices)
         if isinstance(budget, Joules) and budget.includes_fixed:
             raise RuleError(
                 "Joules(includes_fixed=True) is for clients that can leave a reply out, but a Flower client always "
@@ -95,11 +98,19 @@ class Sparsify:
 
     def __call__(self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
         """Let the app train, then compress what it answers."""
+        receipt = receive(message, context, self._store, self._flash)
+        if receipt.missing is not None:
+            return receipt.missing
+        return receipt.signed(self._answer(message, context, call_next, receipt))
+
+    def _answer(
+        self, message: Message, context: Context, call_next: Callable[[Message, Context], Message], receipt: Receipt
+    ) -> Message:
         record = wire.only_arrays(message.content) if wire.is_train(message) else None
         if record is None:
             return call_next(message, context)
         # The app may change the message, so what was received is kept aside first.
-        received = _Received(wire.to_numpy(record), wire.size_of(record), _configuration(message))
+        received = _Received(wire.to_numpy(record), _configuration(message), receipt)
         reply = call_next(message, context)
         if not wire.is_train(reply) or wire.only_arrays(reply.content) is None:
             return reply
@@ -129,21 +140,23 @@ class Sparsify:
         examples = int(_metric(reply, "num-examples") or 0)
         remembers = self._compressor.feedback is not None
         trained = self._multiply_accumulates
+        changed, rewritten = received.receipt.rewritten(layout)
         charges = round_charges(
             sent.charges,
             layout,
             device,
-            bytes_down=received.size,
+            bytes_down=received.receipt.size,
             multiply_accumulates=None if trained is None else trained * examples,
             remembers=remembers,
             boundary=self._boundary,
-            rewritten=rewriting(costs, sent.selection.indices),
+            rewritten=rewriting(costs, sent.selection.indices, changed),
+            rewritten_wholes=[tensor for tensor in layout.wholes if tensor.name in rewritten],
         )
         result = ClientResult(
             partition=partition,
             examples=examples,
             bytes_up=len(sent.payload),
-            bytes_down=received.size,
+            bytes_down=received.receipt.size,
             charges=charges,
             kept_by_tensor=tuple(layout.counts(sent.selection.indices).tolist()),
             parameters=layout.n,

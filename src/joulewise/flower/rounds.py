@@ -12,6 +12,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from joulewise.errors import FederationError
+from joulewise.flower.averaging import averages_only
+from joulewise.flower.downlink import Setting
 from joulewise.flower.grid import SparseGrid
 from joulewise.results import ClientResult
 
@@ -30,8 +32,8 @@ class Round:
 class Invited(SparseGrid):
     """A SparseGrid on which a strategy sees only the nodes of this round."""
 
-    def __init__(self, grid: Grid) -> None:
-        super().__init__(grid)
+    def __init__(self, grid: Grid, downlink: Setting = "off") -> None:
+        super().__init__(grid, downlink=downlink)
         self.inner = grid
         self.invited: tuple[int, ...] = ()
 
@@ -67,7 +69,7 @@ def play(
         aggregated, _ = strategy.aggregate_train(number, replies)
         if aggregated is None:
             raise FederationError(f"round {number} gave no model: the strategy returned no arrays")
-        arrays = grid.accept(aggregated)
+        arrays = grid.accept(aggregated, averaged=averages_only(strategy))
         yield Round(number, arrays, grid.take_results())
 
 

@@ -12,6 +12,9 @@ from flwr.serverapp.strategy import Strategy
 
 from joulewise.compress import ClientState
 from joulewise.flower import wire
+from joulewise.flower.downlink import Downlink
+from joulewise.flower.held import Held, SharedModels, pack_held, unpack_held
+from joulewise.flower.patch import Version
 from joulewise.flower.state import packed_state, unpacked_state
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -71,6 +74,44 @@ def restore(strategy: Strategy, packed: Mapping[str, npt.NDArray[Any]]) -> None:
     values = _under(packed, "strategy/")
     for name in dict.fromkeys(key.split("/")[0] for key in values):
         setattr(strategy, name.partition(":")[2], _unpack_value(name.partition(":")[0], name, values))
+
+
+def pack_downlink(
+    downlink: Downlink, models: SharedModels, partitions: Mapping[int, int]
+) -> dict[str, npt.NDArray[Any]]:
+    """What nodes hold, on both sides: rounds after a checkpoint are sent in as many bytes as without one.
+
+    Args:
+        downlink: of the server.
+        models: of the clients; those that the server no longer keeps are of no use and are left out.
+        partitions: partition of each node.
+    """
+    packed = {f"downlink/{name}": array for name, array in downlink.packed(partitions).items()}
+    for (run_id, version), record in models.models.items():
+        if version in downlink.versions:
+            parts = pack_held(Held(version, record), run_id)
+            packed |= {f"held-model/{version}/{name}": array for name, array in parts.items()}
+    for (_, node), version in models.versions.items():
+        packed[f"holds/{partitions[node]}"] = np.array(str(version))
+    return packed
+
+
+def restore_downlink(
+    packed: Mapping[str, npt.NDArray[Any]], downlink: Downlink, models: SharedModels, nodes: Mapping[int, int]
+) -> None:
+    """The inverse of `pack_downlink`; without anything of it in a checkpoint, everything begins dense."""
+    downlink.unpack(_under(packed, "downlink/"), nodes)
+    parts, runs = _under(packed, "held-model/"), {}
+    for text in sorted({name.split("/")[0] for name in parts}, key=lambda text: int(text.split("-")[0])):
+        own = _under(parts, f"{text}/")
+        held = unpack_held(own)
+        if held is not None:
+            runs[held.version] = int(own["run_id"])
+            models.models[runs[held.version], held.version] = held.record
+    for partition, token in _under(packed, "holds/").items():
+        version = Version.parse(token.item())
+        if version in runs:
+            models.versions[runs[version], nodes[int(partition)]] = version
 
 
 def _under(packed: Mapping[str, npt.NDArray[Any]], prefix: str) -> Arrays:

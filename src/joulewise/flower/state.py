@@ -15,8 +15,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from joulewise import statefile
 from joulewise.compress import ClientState
 from joulewise.errors import StateError
+from joulewise.flower.held import Held, SharedModels, pack_held, plain, unpack_held
+from joulewise.flower.patch import Version
 
 KEY = "joulewise.state"
+MODEL = "joulewise.model"
 
 
 class AbstractStore(Protocol):
@@ -43,6 +46,7 @@ class MemoryStore:
     """
 
     states: dict[tuple[int, int], ClientState] = field(default_factory=dict)
+    models: SharedModels = field(default_factory=SharedModels)
 
     def load(self, context: Context) -> ClientState | None:
         """The state of this node in this run, or None at the start."""
@@ -52,6 +56,14 @@ class MemoryStore:
         """Keep the state as long as this process lives."""
         self.states[context.run_id, context.node_id] = state
 
+    def load_model(self, context: Context) -> Held | None:
+        """The model that this node holds in this run."""
+        return self.models.load(context)
+
+    def save_model(self, context: Context, held: Held) -> None:
+        """Keep the model as long as this process lives."""
+        self.models.save(context, held)
+
 
 @dataclass(frozen=True, slots=True)
 class ContextStore:
@@ -59,7 +71,12 @@ class ContextStore:
 
     Flower sends the state with every message inside one machine, holds it in memory and loses it when a
     SuperNode restarts; `FileStore` does not.
+
+    Args:
+        largest_model_bytes: a larger model is not held between messages, so that the server sends it whole.
     """
+
+    largest_model_bytes: int = 2**26
 
     def load(self, context: Context) -> ClientState | None:
         """The state of this node in this run, or None at the start or in another run."""
@@ -94,14 +111,38 @@ class ContextStore:
             }
         )
 
+    def load_model(self, context: Context) -> Held | None:
+        """The model that this node holds in this run."""
+        note, record = context.state.get(f"{MODEL}.note"), context.state.get(f"{MODEL}.arrays")
+        if not isinstance(note, ConfigRecord) or not isinstance(record, ArrayRecord):
+            return None
+        version = Version.parse(note.get("version"))
+        return Held(version, record) if version is not None and note.get("run-id") == str(context.run_id) else None
+
+    def save_model(self, context: Context, held: Held) -> None:
+        """Put the model into the context.
+
+        Raises:
+            StateError: it is too large for that.
+        """
+        size = sum(len(array.data) for array in held.record.values())
+        if size > self.largest_model_bytes:
+            raise StateError(
+                f"the model has {size} bytes, and ContextStore(largest_model_bytes={self.largest_model_bytes}); "
+                "use Sparsify(store=FileStore(folder)), or raise the limit"
+            )
+        context.state[f"{MODEL}.arrays"] = plain(held.record)
+        context.state[f"{MODEL}.note"] = ConfigRecord({"run-id": str(context.run_id), "version": str(held.version)})
+
 
 @dataclass(frozen=True, slots=True)
 class FileStore:
-    """States in files, one for each node and run: they survive a restart, a kill and a power cut.
+    """States and models in files, one each for each node and run: they survive a restart, a kill and a power cut.
 
     A state is safe on the disk before its reply leaves. It takes 4 bytes for each parameter, the last payload, and
-    about a kilobyte; the states of a node's older runs are removed. A file that is damaged counts as lost, and the log
-    says so: what its node had not sent yet is lost with it.
+    about a kilobyte; the model that the node holds takes as much as the model. Those of older runs are removed. A file
+    that is damaged counts as lost, and the log says so: what its node had not sent yet is lost with its state, while a
+    model is sent anew.
 
     Args:
         folder: where the files lie; made when missing. Several nodes may share it.
@@ -162,11 +203,48 @@ class FileStore:
                 f"cannot write the state to {path}: {error.strerror or error}; mend that, this node's reply is not sent"
             ) from None
 
-    def _path(self, context: Context) -> Path:
-        return Path(self.folder) / f"node-{context.node_id}-run-{context.run_id}.npz"
+    def load_model(self, context: Context) -> Held | None:
+        """The model that this node holds in this run; None where there is none, or where its file is damaged.
 
-    def _forget(self, context: Context) -> None:
-        own = Path(self.folder).glob(f"node-{context.node_id}-run-*.npz")
+        Raises:
+            StateError: the file is there and cannot be read.
+        """
+        path = self._path(context, "model")
+        try:
+            arrays = statefile.read(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"cannot read the model in {path}: {error.strerror or error}; mend that") from None
+        held = None if arrays is None else unpack_held(arrays)
+        if held is None or arrays is None or int(arrays["run_id"]) != context.run_id:
+            logging.getLogger("joulewise").warning(
+                "the model of node %d in %s is damaged: the server sends it anew", context.node_id, path
+            )
+            return None
+        return held
+
+    def save_model(self, context: Context, held: Held) -> None:
+        """Keep the model in its file, whole or not at all, and remove those of older runs.
+
+        Raises:
+            StateError: it cannot be written (no space, no permission); the one before is still there.
+        """
+        path = self._path(context, "model")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            first = not path.exists()
+            statefile.write(path, pack_held(held, context.run_id))
+            if first:
+                self._forget(context, "model")
+        except OSError as error:
+            raise StateError(f"cannot write the model to {path}: {error.strerror or error}; mend that") from None
+
+    def _path(self, context: Context, what: str = "node") -> Path:
+        return Path(self.folder) / f"{what}-{context.node_id}-run-{context.run_id}.npz"
+
+    def _forget(self, context: Context, what: str = "node") -> None:
+        own = Path(self.folder).glob(f"{what}-{context.node_id}-run-*.npz")
         newest = sorted(own, key=lambda path: path.stat().st_mtime_ns, reverse=True)
         for path in newest[self.runs :]:
             path.unlink(missing_ok=True)

@@ -10,6 +10,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from joulewise.errors import FederationError
+from joulewise.flower.averaging import averages_only
+from joulewise.flower.downlink import Setting, checked
 from joulewise.flower.grid import SparseGrid
 
 NOT_AVERAGING = frozenset({"Krum", "MultiKrum", "Bulyan", "FedMedian", "FedTrimmedAvg"})
@@ -22,14 +24,21 @@ class Sparse(Strategy):
         strategy: any strategy that averages all replies. One that drops or reorders replies (Krum, medians) sees
             mostly zeros in sparse updates: a warning says so, and error feedback is refused with it, because
             replies would count as used that are not.
+        downlink: what nodes are sent of a new model, see `SparseGrid`: ``lossless``, ``off`` or `Lossy`. A `SparseGrid`
+            that is handed to `start` has its own.
+        averages: whether the strategy returns the weighted mean of its replies and nothing else, so that coordinates
+            which nobody sent keep their bits. None: it does where `FedAvg.aggregate_train` runs; say True for a class
+            of your own that returns what that method returns.
 
     Example:
         >>> from flwr.serverapp.strategy import FedAvg
         >>> strategy = Sparse(FedAvg(fraction_evaluate=0.5))
     """
 
-    def __init__(self, strategy: Strategy) -> None:
+    def __init__(self, strategy: Strategy, *, downlink: Setting = "lossless", averages: bool | None = None) -> None:
         self.strategy = strategy
+        self._downlink = checked(downlink)
+        self._averages = averages_only(strategy) if averages is None else averages
         self._robust = next((name for name in _names(strategy) if name in NOT_AVERAGING), None)
         if self._robust is not None:
             warnings.warn(
@@ -60,7 +69,7 @@ class Sparse(Strategy):
                 "use Sparsify(feedback=None), or an averaging strategy"
             )
         arrays, metrics = self.strategy.aggregate_train(server_round, replies)
-        return (None if arrays is None else self._grid.accept(arrays)), metrics
+        return (None if arrays is None else self._grid.accept(arrays, averaged=self._averages)), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -87,7 +96,7 @@ class Sparse(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
         """Run the federation, with replies decoded on the way."""
-        sparse = grid if isinstance(grid, SparseGrid) else SparseGrid(grid)
+        sparse = grid if isinstance(grid, SparseGrid) else SparseGrid(grid, downlink=self._downlink)
         return super().start(sparse, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
 
 

@@ -114,12 +114,19 @@ def size_of(record: ArrayRecord) -> int:
     return sum(len(array.data) for array in record.values())
 
 
-def _view(array: Array) -> npt.NDArray[Any]:
+def header_of(array: Array) -> bytes | None:
+    """What lies before the elements in an array's bytes; None where they are not in the npy format 1.0."""
     data = array.data
-    header = data[: 10 + int.from_bytes(data[8:10], "little")]
-    if array.stype != NUMPY or not header.startswith(NPY_1_0):
+    if array.stype != NUMPY or not data.startswith(NPY_1_0):
+        return None
+    return data[: 10 + int.from_bytes(data[8:10], "little")]
+
+
+def _view(array: Array) -> npt.NDArray[Any]:
+    data, header = array.data, header_of(array)
+    if header is None:
         return Array.numpy(array)
-    dtype, shape, order = _read_header(header)
+    dtype, shape, order = read_header(header)
     if dtype.hasobject:
         return Array.numpy(array)  # Refuses it.
     return np.frombuffer(data, dtype, offset=len(header)).reshape(shape, order=order)
@@ -143,7 +150,8 @@ def _layout(shapes: tuple[tuple[str, str, tuple[int, ...]], ...], kinds: tuple[t
 
 
 @lru_cache(maxsize=4096)
-def _read_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], Literal["C", "F"]]:
+def read_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], Literal["C", "F"]]:
+    """Element type, shape and order of the elements after a header of the npy format 1.0."""
     stream = BytesIO(header)
     np.lib.format.read_magic(stream)
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)

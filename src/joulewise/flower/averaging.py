@@ -1,0 +1,93 @@
+"""Coordinates that nobody sent keep their bits through an average.
+
+Flower averages every coordinate of every reply, ``sum(w_i * x)`` with weights that add up to 1 but for rounding, so
+that the last bits change of coordinates which no client has touched. They are set back to what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.serverapp.strategy import FedAvg, Strategy
+
+from joulewise.codec import Decoded
+from joulewise.flower.received import Base
+from joulewise.layout import Layout
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def averages_only(strategy: Strategy) -> bool:
+    """Whether what a strategy makes of its replies is their weighted mean: whether `FedAvg.aggregate_train` runs.
+
+    It is so for FedAvg, FedProx and what inherits the method from them; not for server optimizers, medians, wrappers
+    that add noise, and classes with a method of their own.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAdam, FedProx
+        >>> averages_only(FedProx(proximal_mu=0.1)), averages_only(FedAdam())
+        (True, False)
+    """
+    own = "aggregate_train" in vars(strategy)
+    return not own and type(strategy).aggregate_train is FedAvg.aggregate_train
+
+
+class Touched:
+    """Which coordinates the replies of a round have moved."""
+
+    def __init__(self) -> None:
+        self._base: Base | None = None
+        self._everything = False
+        self._kept: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
+        self._wholes: set[str] = set()
+
+    def add(self, base: Base, decoded: Decoded) -> None:
+        """A reply that says which coordinates it moves."""
+        if self._base is None:
+            self._base, self._kept = base, np.zeros(base.layout.n, np.bool_)
+        if self._base is not base and not _same_bits(self._base, base):
+            self._everything = True
+            return
+        self._kept[decoded.selection.indices] = True
+        self._wholes |= decoded.whole.keys()
+
+    def add_everything(self) -> None:
+        """A reply with a whole model, which may have moved all of it."""
+        self._everything = True
+
+    def restored(self, averaged: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """The averaged model with the bits of the model before wherever no reply has moved it."""
+        base = self._base
+        if self._everything or base is None or averaged.keys() != base.arrays.keys():
+            return dict(averaged)
+        still = {tensor.name for tensor in (*base.layout.wholes, *base.layout.locals)} - self._wholes
+        moved = _moved(base.layout, self._kept)
+        return {
+            name: _merged(base.arrays[name], array, np.empty(0, np.int64) if name in still else moved.get(name))
+            for name, array in averaged.items()
+        }
+
+
+def _moved(layout: Layout, kept: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.int64]]:
+    return {tensor.name: np.flatnonzero(kept[first:last]) for tensor, first, last in layout.spans()}
+
+
+def _merged(
+    before: npt.NDArray[Any], after: npt.NDArray[Any], places: npt.NDArray[np.int64] | None
+) -> npt.NDArray[Any]:
+    """`before` with the elements of `after` at `places`, in C order; all of `after` for None."""
+    if places is None or before.shape != after.shape or before.dtype != after.dtype:
+        return after
+    merged = before.copy(order="C")
+    merged.reshape(-1)[places] = after.reshape(-1)[places]
+    return merged
+
+
+def _same_bits(one: Base, other: Base) -> bool:
+    pairs = zip(one.arrays.items(), other.arrays.items(), strict=False)
+    return len(one.arrays) == len(other.arrays) and all(
+        a == b and x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes() for (a, x), (b, y) in pairs
+    )

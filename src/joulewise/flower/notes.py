@@ -1,0 +1,53 @@
+"""What server and nodes tell each other about the models that nodes hold, beside the models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from joulewise.flower import wire
+
+VERSION = "joulewise.version"
+"""In a request: the version of its model, which the node should keep; empty: only say whether you could."""
+
+BEFORE = "joulewise.received-before"
+"""In a request: bytes of models that the node was sent since its last reply to a train request."""
+
+HELD = "held"
+"""In a reply: the version that the node holds; empty for none."""
+
+MISSING = "missing"
+"""In a reply: why the node could not make a model of the changes that it was sent."""
+
+
+def noted(content: RecordDict, notes: Mapping[str, str | int], create: bool) -> RecordDict:
+    """The content with notes in its ConfigRecord; strategies share one record between all nodes.
+
+    Some of Flower's mods want exactly one ConfigRecord, so one is made only where there is none, and only for a node
+    that knows what to do with it.
+    """
+    key, config = next(iter(content.config_records.items()), (wire.RECORD, None))
+    if not notes or (config is None and not create):
+        return content
+    own = ConfigRecord() if config is None else config.copy()
+    own.update(notes)
+    return RecordDict({**content, key: own})
+
+
+def take(message: Message) -> Mapping[str, object]:
+    """Take the server's notes out of a request's configuration, which the app should find as its strategy wrote it."""
+    found: dict[str, object] = {}
+    kept: dict[str, Any] = {}
+    for key, record in message.content.items():
+        notes = [name for name in (VERSION, BEFORE) if isinstance(record, ConfigRecord) and name in record]
+        if notes and isinstance(record, ConfigRecord):
+            found |= {name: record[name] for name in notes}
+            record = ConfigRecord({name: value for name, value in record.items() if name not in notes})  # noqa: PLW2901
+            if key == wire.RECORD and not record:
+                continue
+        kept[key] = record
+    if found:
+        message.content = RecordDict(kept)
+    return found

@@ -1,0 +1,72 @@
+"""Requests as their strategy made them, and as they are sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from joulewise.flower import patch, wire
+from joulewise.flower.patch import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """The model of one request as it was really sent.
+
+    Args:
+        node: who it was sent to.
+        message_type: ``train`` or ``evaluate``, with its action.
+        bytes: of the arrays.
+        whole: whether it was the whole model rather than changes.
+    """
+
+    node: int
+    message_type: str
+    bytes: int
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parcel:
+    """A request as the strategy made it, and the content that goes over the link."""
+
+    request: Message
+    content: RecordDict
+    model: Model | None = None
+    download: Download | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A model that is sent in this round: the server's own, the one that nodes get, its version, whether to keep it."""
+
+    own: ArrayRecord
+    public: ArrayRecord
+    version: Version | None
+    keep: bool = True
+    changes: dict[Version, Array | None] = field(default_factory=dict)
+
+
+def model_of(request: Message) -> ArrayRecord | None:
+    """The model of a train or evaluate request; None where there is none, or more than one."""
+    kind = request.metadata.message_type.split(".")[0]
+    return wire.only_arrays(request.content) if kind in {"train", "evaluate"} and request.has_content() else None
+
+
+def changes_alone(changes: Array) -> ArrayRecord:
+    """Changes in the place of a model."""
+    return ArrayRecord({patch.CHANGES: changes})
+
+
+def deliver(grid: Grid, parcels: list[Parcel], timeout: float | None) -> list[Message]:
+    """Send parcels. Grids note the id of a message in the message, so it is the request itself that is sent."""
+    contents = [parcel.request.content for parcel in parcels]
+    for parcel in parcels:
+        parcel.request.content = parcel.content
+    try:
+        return list(grid.send_and_receive([parcel.request for parcel in parcels], timeout=timeout))
+    finally:
+        for parcel, content in zip(parcels, contents, strict=True):
+            parcel.request.content = content
