@@ -1,7 +1,10 @@
-"""A Grid that decodes replies, puts them in order, acknowledges them and keeps the books."""
+"""A Grid that decodes replies, checks them, puts them in order, acknowledges them and keeps the books."""
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,12 +13,15 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from joulewise.codec import decode
-from joulewise.errors import FederationError, JoulewiseError
-from joulewise.flower import wire
+from joulewise.codec import Decoded, decode
+from joulewise.errors import FederationError, JoulewiseError, PayloadError
+from joulewise.flower import checked, wire
+from joulewise.flower.checked import Expected
 from joulewise.flower.received import Base
 from joulewise.layout import Kind
 from joulewise.results import ClientResult
+
+_log = logging.getLogger("joulewise")
 
 
 class SparseGrid(Grid):
@@ -28,57 +34,71 @@ class SparseGrid(Grid):
     reply counts as accepted when `accept` is called with the arrays that an aggregation returned; the next
     train request of its node says so, and what was not accepted goes back into the node's residual.
 
+    A reply that cannot be used never stops a round. It becomes an error reply to its request, and the log
+    (``joulewise``) says which node sent it and why it was left out.
+
     Args:
         grid: the Grid that moves messages.
         kinds: the same as in `Sparsify`.
+        most_payload_bytes: a larger payload is refused; None for what the model's largest payload could have.
 
     Attributes:
         feedback: whether a client has said that it remembers what it did not send.
+        expected: what the metrics of replies must hold; `Sparse` takes it from its strategy.
     """
 
-    def __init__(self, grid: Grid, kinds: dict[str, Kind] | None = None) -> None:
+    def __init__(
+        self, grid: Grid, kinds: dict[str, Kind] | None = None, *, most_payload_bytes: int | None = None
+    ) -> None:
         self._grid = grid
         self._kinds = dict(kinds or {})
+        self._most_payload_bytes = most_payload_bytes
         self._accepted: dict[int, int] = {}
         self._waiting: dict[int, int] = {}
         self._results: list[ClientResult] = []
         self._types: dict[str, np.dtype[Any]] = {}
+        self._lock = threading.Lock()  # Legacy servers ask each client from a thread of its own.
         self.feedback = False
+        self.expected = Expected()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send requests, wait, and return the replies as arrays of the model, by partition.
 
-        A train reply that cannot be decoded is an error: nothing of it enters an aggregation. A reply to
-        something else than these requests comes too late and is left out, as is a second reply to one.
+        A reply that is damaged, of another model or version, not finite, too large or too old is an error reply
+        when it comes out: nothing of it enters an aggregation. A reply to something else than these requests comes
+        too late and is left out, as is a second reply to one.
 
         Raises:
-            FederationError: a payload is damaged, or the Grid gives messages no id.
+            FederationError: the Grid gives messages no id.
         """
-        requests = [self._addressed(message) for message in messages]
+        with self._lock:
+            requests = [self._addressed(message) for message in messages]
         replies = list(self._grid.send_and_receive(requests, timeout=timeout))
-        self._waiting, before = {}, list(self._results)
-        try:
+        with self._lock:
+            self._waiting = {}
             return self._in_order(requests, replies)
-        except BaseException:  # None of these replies enters an aggregation, nor the books.
-            self._waiting, self._results = {}, before
-            raise
 
     def _in_order(self, requests: list[Message], replies: list[Message]) -> list[Message]:
-        by_id = {request.metadata.message_id: request for request in requests}
+        pairs = _paired(requests, replies)
+        problems = self._problems(pairs)
+        asked = Counter(request.metadata.dst_node_id for request in requests if wire.is_train(request))
         bases: dict[int, Base] = {}
         order = []
-        for reply in replies:
-            if not reply.metadata.reply_to_message_id:
-                raise FederationError(
-                    "a reply does not say which request it answers; the Grid must give messages an id"
-                )
-            request = by_id.pop(reply.metadata.reply_to_message_id, None)
-            if request is None:
-                continue
-            partition = None
-            if wire.is_train(request) and wire.is_train(reply):
-                partition = self._decode(request, reply, bases)
-            order.append((partition is None, partition or 0, reply.metadata.src_node_id, reply))
+        for at, (request, reply) in pairs.items():
+            partition, node, answer = None, request.metadata.dst_node_id, reply
+            try:
+                if at in problems:
+                    raise PayloadError(problems[at])
+                if reply.has_error():
+                    answer = _failed(request, reply)
+                elif reply.metadata.src_node_id != node:
+                    raise PayloadError(f"it came from node {reply.metadata.src_node_id}, which was not asked")
+                elif wire.is_train(request):
+                    partition = self._take(request, reply, bases, asked[node] > 1)
+            except JoulewiseError as error:
+                _log.warning("node %d: its reply is left out: %s", node, error)
+                answer = checked.refusal(request, str(error))
+            order.append((partition is None, partition or 0, node, answer))
         return [entry[-1] for entry in sorted(order, key=lambda entry: entry[:-1])]
 
     def accept(self, arrays: ArrayRecord) -> ArrayRecord:
@@ -117,7 +137,7 @@ class SparseGrid(Grid):
         node, content = message.metadata.dst_node_id, message.content
         base = wire.only_arrays(content)
         if base is not None and base.keys() != self._types.keys():
-            self._types = {name: array.dtype for name, array in wire.to_numpy(base).items()}
+            self._types = wire.types_of(base)
         if node not in self._accepted:
             return message
         # Some of Flower's mods want exactly one ConfigRecord, so one is made only where there is none.
@@ -127,25 +147,56 @@ class SparseGrid(Grid):
         message.content = RecordDict({**content, key: own})
         return message
 
-    def _decode(self, request: Message, reply: Message, bases: dict[int, Base]) -> int | None:
-        record = wire.only_arrays(request.content)
+    def _problems(self, pairs: dict[str, tuple[Message, Message]]) -> dict[str, str]:
+        """What is wrong with the metrics of replies, by the id of the request."""
+        found: dict[str, str] = {}
+        for kind in ("train", "evaluate"):
+            own = {
+                at: reply
+                for at, (request, reply) in pairs.items()
+                if wire.is_kind(request, kind) and reply.has_content()
+            }
+            found |= checked.metric_problems(own, self.expected)
+        return found
+
+    def _take(self, request: Message, reply: Message, bases: dict[int, Base], again: bool) -> int | None:
+        """Check a train reply and put the client's arrays into it; its partition, where it says which it is.
+
+        Raises:
+            PayloadError: the reply cannot be used; the sentence begins with what is wrong, not with the node.
+        """
+        record, sent = wire.only_arrays(request.content), wire.read(reply.content)
+        if sent is None or record is None:
+            _check_dense(record, reply)
+            return None
+        base = bases.get(id(record)) or bases.setdefault(id(record), Base.of(record, self._kinds))
         node = request.metadata.dst_node_id
-        try:
-            sent = wire.read(reply.content)
-            if sent is None or record is None:
-                return None
-            base = bases.get(id(record)) or bases.setdefault(id(record), Base.of(record, self._kinds))
-            added = base.plus(decode(sent.payload, base.layout))
-        except JoulewiseError as error:
-            raise FederationError(f"the reply of node {node} cannot be used: {error}") from error
+        checked.check_size(sent, base.layout, self._most_payload_bytes)
+        checked.check_number(sent, self._accepted.get(node, 0))
+        if again and sent.feedback:
+            raise PayloadError(
+                "the node was asked to train twice in one round, so that with error feedback it would be counted "
+                "twice; ask each node once, or use Sparsify(feedback=None)"
+            )
+        if sent.feedback and wire.LEGACY in request.content:
+            raise PayloadError(
+                "legacy strategies do not say which replies they use, so error feedback would send everything twice; "
+                "use Sparsify(feedback=None), or a strategy of flwr.serverapp"
+            )
+        decoded = decode(sent.payload, base.layout)
+        added = base.plus(decoded)
+        self._note(request, sent, decoded, record)
         reply.content[wire.array_key(reply.content)] = added
         del reply.content[wire.RECORD]
-        self._waiting[node] = sent.sequence
+        return sent.result.partition
+
+    def _note(self, request: Message, sent: wire.Reply, decoded: Decoded, record: ArrayRecord) -> None:
+        del decoded
+        self._waiting[request.metadata.dst_node_id] = sent.sequence
         self.feedback = self.feedback or sent.feedback
         # Bytes are what arrived and what was sent here, whatever the node says.
         counted = {"bytes_up": len(sent.payload), "bytes_down": wire.size_of(record)}
         self._results.append(msgspec.structs.replace(sent.result, **counted))
-        return sent.result.partition
 
     # What follows hands over to the Grid within.
 
@@ -173,6 +224,43 @@ class SparseGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """As the Grid within; use `send_and_receive`, which decodes."""
         return self._grid.pull_messages(message_ids)
+
+
+def _paired(requests: list[Message], replies: list[Message]) -> dict[str, tuple[Message, Message]]:
+    """Requests with the first reply to each, by id; late and second replies are left out."""
+    asked = {request.metadata.message_id: request for request in requests}
+    pairs: dict[str, tuple[Message, Message]] = {}
+    for reply in replies:
+        at = reply.metadata.reply_to_message_id
+        if not at:
+            raise FederationError("a reply does not say which request it answers; the Grid must give messages an id")
+        if at in asked and at not in pairs:
+            pairs[at] = asked[at], reply
+            continue
+        why = (
+            "a second one to the same request" if at in pairs else "it answers no request of this round, so it is late"
+        )
+        _log.warning("node %d: its reply is left out: %s", reply.metadata.src_node_id, why)
+    return pairs
+
+
+def _failed(request: Message, reply: Message) -> Message:
+    """The error of a node as one line; where a node is gone, Flower answers in the name of the server."""
+    reason = checked.told(str(reply.error.reason))
+    _log.warning("node %d: it answers with an error: %s", request.metadata.dst_node_id, reason)
+    return checked.refusal(request, reason, reply.error.code)
+
+
+def _check_dense(record: ArrayRecord | None, reply: Message) -> None:
+    """A reply of a node without `Sparsify` holds a model like the one that was sent, and nothing that is not finite."""
+    own = reply.content.array_records
+    if record is None:
+        checked.check_finite(own.values())
+        return
+    if len(own) != 1:
+        raise PayloadError(f"it holds {len(own)} records of arrays, but was asked for the 1 that it was sent")
+    ((key, arrays),) = own.items()
+    reply.content[key] = checked.like(arrays, record)
 
 
 def _cast(array: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:

@@ -14,7 +14,7 @@ from joulewise.codec import ValueType
 from joulewise.compress import ClientState, Compressor, ErrorFeedback, settle
 from joulewise.costs import Costs
 from joulewise.devices import Device, load_device
-from joulewise.errors import LayoutError, ProfileError, RuleError, UpdateError
+from joulewise.errors import LayoutError, ProfileError, RuleError, StateError, UpdateError
 from joulewise.flower import wire
 from joulewise.flower.state import AbstractStore, ContextStore
 from joulewise.layout import Arrays, Kind, Layout
@@ -111,7 +111,7 @@ class Sparsify:
         partition = int(str(context.node_config.get("partition-id", context.node_id)))
         device = self._device_of(partition)
         costs = priced(layout, device, self._compressor, self._boundary)
-        state = self._store.load(context) or ClientState(fingerprint=layout.fingerprint)
+        state = _own(self._store.load(context), context) or ClientState(fingerprint=layout.fingerprint)
         state, fate = settle(state, int(str(config.get(wire.ACCEPTED, 0))), layout)
         if fate == "lost":
             logging.getLogger("joulewise").warning(
@@ -178,6 +178,14 @@ def priced(layout: Layout, device: Device, compressor: Compressor, boundary: Bou
     return price(layout, device, np.array([VALUE_BITS[each] for each in types]), density, boundary=boundary)
 
 
+def _own(state: ClientState | None, context: Context) -> ClientState | None:
+    if state is not None and state.run_id not in {0, context.run_id}:
+        raise StateError(
+            f"the client's state belongs to run {state.run_id}, but this is run {context.run_id}; delete that state"
+        )
+    return state
+
+
 def _configuration(message: Message) -> Mapping[str, object]:
     records = message.content.config_records.values()
     return {key: value for record in records for key, value in record.items()}
@@ -196,4 +204,7 @@ def _trained(reply: Message, received: Arrays) -> Arrays:
             f"the app answered with tensors {names[:5]}, but was sent {list(received)[:5]}; answer with the "
             "arrays of the model that was received, under the same names"
         )
-    return wire.to_numpy(record)
+    try:
+        return wire.to_numpy(record)
+    except (TypeError, ValueError) as error:
+        raise LayoutError(f"the app answered with an array that NumPy cannot read: {error}") from None

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from joulewise.errors import FederationError
+from joulewise.flower import checked
 from joulewise.flower.grid import SparseGrid
 from joulewise.results import ClientResult
 
@@ -111,7 +112,5 @@ def participants(seed: int, number: int, clients: int, fraction: float) -> tuple
 def _raise_for_errors(number: int, replies: Iterable[Message]) -> None:
     for reply in replies:
         if reply.has_error():
-            # With Ray, Flower's reason is a page of traceback that ends with what the app said.
-            reason = str(reply.error.reason).rpartition("occurred. Message: ")[2].removesuffix("'>")
-            node = reply.metadata.src_node_id
+            reason, node = checked.told(str(reply.error.reason)), reply.metadata.src_node_id
             raise FederationError(f"round {number}: node {node} failed: {reason}") from None

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from joulewise.errors import FederationError
+from joulewise.flower.checked import Expected
 from joulewise.flower.grid import SparseGrid
 
 NOT_AVERAGING = frozenset({"Krum", "MultiKrum", "Bulyan", "FedMedian", "FedTrimmedAvg"})
@@ -22,14 +23,16 @@ class Sparse(Strategy):
         strategy: any strategy that averages all replies. One that drops or reorders replies (Krum, medians) sees
             mostly zeros in sparse updates: a warning says so, and error feedback is refused with it, because
             replies would count as used that are not.
+        most_payload_bytes: a larger payload of a node is refused; None for what the model's largest could have.
 
     Example:
         >>> from flwr.serverapp.strategy import FedAvg
         >>> strategy = Sparse(FedAvg(fraction_evaluate=0.5))
     """
 
-    def __init__(self, strategy: Strategy) -> None:
+    def __init__(self, strategy: Strategy, *, most_payload_bytes: int | None = None) -> None:
         self.strategy = strategy
+        self._most_payload_bytes = most_payload_bytes
         self._robust = next((name for name in _names(strategy) if name in NOT_AVERAGING), None)
         if self._robust is not None:
             warnings.warn(
@@ -48,6 +51,7 @@ class Sparse(Strategy):
                 "loop in joulewise.flower.SparseGrid(grid)"
             )
         self._grid = grid
+        grid.expected = _expected(self.strategy)
         return self.strategy.configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
@@ -87,8 +91,20 @@ class Sparse(Strategy):
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
         """Run the federation, with replies decoded on the way."""
-        sparse = grid if isinstance(grid, SparseGrid) else SparseGrid(grid)
+        limit = self._most_payload_bytes
+        sparse = grid if isinstance(grid, SparseGrid) else SparseGrid(grid, most_payload_bytes=limit)
         return super().start(sparse, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
+
+
+def _expected(strategy: Strategy) -> Expected:
+    """What the strategy that averages, within all wrappers, looks for in the metrics of replies."""
+    inner: object = strategy
+    while isinstance(further := getattr(inner, "strategy", None), Strategy):
+        inner = further
+    if not isinstance(inner, FedAvg):
+        return Expected()
+    loss = getattr(inner, "train_loss_key", None)
+    return Expected(inner.weighted_by_key, () if loss is None else (loss,), alike=True)
 
 
 def _names(strategy: object) -> Iterator[str]:

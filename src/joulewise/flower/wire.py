@@ -7,6 +7,8 @@ result; `SparseGrid` takes both out before a strategy sees the reply.
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +28,10 @@ SERIALIZATION = "joulewise.v1"
 PAYLOAD = "joulewise.payload"
 RECORD = "joulewise"
 ACCEPTED = "joulewise.accepted-sequence"
+LEGACY = "fitins.parameters"
+"""Flower's key of the arrays in a train request of a legacy server."""
 
+MOST_RESULT_BYTES = 1 << 22  # 16 for each tensor and a few thousand more: enough for 250,000 tensors.
 NUMPY = "numpy.ndarray"  # Flower's name of the serialization that `Array` does by itself: the npy format
 NPY_1_0 = b"\x93NUMPY\x01\x00"
 
@@ -45,7 +50,12 @@ class Reply:
 
 def is_train(message: Message) -> bool:
     """Whether a message asks for training, or answers such a message, and carries content."""
-    return message.metadata.message_type.split(".")[0] == "train" and message.has_content()
+    return is_kind(message, "train")
+
+
+def is_kind(message: Message, kind: str) -> bool:
+    """Whether a message is about ``train``, ``evaluate`` or ``query``, whatever the action, and carries content."""
+    return message.metadata.message_type.split(".")[0] == kind and message.has_content()
 
 
 def only_arrays(content: RecordDict) -> ArrayRecord | None:
@@ -70,7 +80,7 @@ class Parsed(Array):
 
     def numpy(self) -> npt.NDArray[Any]:
         """A new array, as from a plain Array."""
-        return _view(self).copy(order="K")
+        return view(self).copy(order="K")
 
     def deflate(self) -> bytes:
         """As a plain Array, which is what the receiver knows."""
@@ -84,7 +94,16 @@ def array_key(content: RecordDict) -> str:
 
 def to_numpy(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a record by name; views of its bytes, so they cannot be written to."""
-    return {name: _view(array) for name, array in record.items()}
+    return {name: view(array) for name, array in record.items()}
+
+
+def types_of(record: ArrayRecord) -> dict[str, np.dtype[Any]]:
+    """Element types by name, of the arrays that NumPy can read."""
+    found = {}
+    for name, array in record.items():
+        with contextlib.suppress(PayloadError):
+            found[name] = described(array)[0]
+    return found
 
 
 def layout_of(arrays: Mapping[str, npt.NDArray[Any]], kinds: Mapping[str, Kind]) -> Layout:
@@ -114,9 +133,33 @@ def size_of(record: ArrayRecord) -> int:
     return sum(len(array.data) for array in record.values())
 
 
-def _view(array: Array) -> npt.NDArray[Any]:
+def described(array: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Element type and shape of an array, from its own bytes: legacy apps leave those of the message empty.
+
+    Raises:
+        PayloadError: these bytes are not one whole array in the format of NumPy, without Python objects.
+    """
+    header = _header(array.data)
+    if array.stype != NUMPY or not header.startswith(NPY_1_0):
+        raise PayloadError(f"it is not in NumPy's format 1.0, but of serialization type {array.stype!r:.40}")
+    try:
+        dtype, shape, _ = _read_header(header)
+    except Exception as error:  # Whatever a forged header leads NumPy to.
+        raise PayloadError(f"its header is no header of NumPy ({type(error).__name__})") from None
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or len(array.data) != len(header) + size or any(length < 0 for length in shape):
+        raise PayloadError(f"its header says {dtype} in shape {shape}, but {len(array.data)} bytes came")
+    return dtype, shape
+
+
+def _header(data: bytes) -> bytes:
+    return data[: 10 + int.from_bytes(data[8:10], "little")]
+
+
+def view(array: Array) -> npt.NDArray[Any]:
+    """The array, as a view of its bytes, so that it cannot be written to."""
     data = array.data
-    header = data[: 10 + int.from_bytes(data[8:10], "little")]
+    header = _header(data)
     if array.stype != NUMPY or not header.startswith(NPY_1_0):
         return Array.numpy(array)
     dtype, shape, order = _read_header(header)
@@ -181,8 +224,10 @@ def read(content: RecordDict) -> Reply | None:
         raise PayloadError(f"reply has serialization type {packed.stype!r}, but this server reads {SERIALIZATION!r}")
     known = note if isinstance(note, ConfigRecord) else {}
     sequence, result = known.get("sequence"), known.get("result")
-    if not isinstance(sequence, int) or not isinstance(result, bytes):
+    if type(sequence) is not int or not isinstance(result, bytes):
         raise PayloadError("reply has a payload, but not the record with its number and result")
+    if len(result) > MOST_RESULT_BYTES:
+        raise PayloadError(f"reply's result has {len(result)} bytes, but none has more than {MOST_RESULT_BYTES}")
     try:
         return Reply(packed.data, sequence, _result.decode(result), known.get("feedback") is True)
     except (msgspec.MsgspecError, RecursionError) as error:  # The latter where it is nested without end.
