@@ -354,7 +354,7 @@ def check_history(make_app, states, fates):
 
 
 @given(FATES, st.integers(0, 30))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_every_update_is_applied_waits_or_is_under_way_whatever_gets_lost(fates, count):
     store = MemoryStore()
     check_history(

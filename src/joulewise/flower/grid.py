@@ -10,16 +10,19 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from joulewise.codec import Decoded, decode
+from joulewise.codec import decode
 from joulewise.errors import FederationError, JoulewiseError, PayloadError
-from joulewise.flower import checked, wire
+from joulewise.flower import checked, local, wire
 from joulewise.flower.checked import Expected
 from joulewise.flower.received import Base
 from joulewise.layout import Kind
 from joulewise.results import ClientResult
+
+Bases = dict[tuple[int, tuple[str, ...]], Base]
+"""What replies are added to, by the record that was sent and by what stayed on the client."""
 
 _log = logging.getLogger("joulewise")
 
@@ -57,6 +60,7 @@ class SparseGrid(Grid):
         self._waiting: dict[int, int] = {}
         self._results: list[ClientResult] = []
         self._types: dict[str, np.dtype[Any]] = {}
+        self._stayed: dict[str, Array] | None = None  # what no node of the round has sent, as it was sent to them
         self._lock = threading.Lock()  # Legacy servers ask each client from a thread of its own.
         self.feedback = False
         self.expected = Expected()
@@ -75,14 +79,14 @@ class SparseGrid(Grid):
             requests = [self._addressed(message) for message in messages]
         replies = list(self._grid.send_and_receive(requests, timeout=timeout))
         with self._lock:
-            self._waiting = {}
+            self._waiting, self._stayed = {}, None
             return self._in_order(requests, replies)
 
     def _in_order(self, requests: list[Message], replies: list[Message]) -> list[Message]:
         pairs = _paired(requests, replies)
         problems = self._problems(pairs)
         asked = Counter(request.metadata.dst_node_id for request in requests if wire.is_train(request))
-        bases: dict[int, Base] = {}
+        bases: Bases = {}
         order = []
         for at, (request, reply) in pairs.items():
             partition, node, answer = None, request.metadata.dst_node_id, reply
@@ -106,10 +110,11 @@ class SparseGrid(Grid):
 
         Returns:
             The arrays in the element types that were sent to the clients; averaging turns whole numbers, such
-            as batch-norm counters, into float64.
+            as batch-norm counters, into float64. Tensors that stayed on every client are as they were.
         """
         self._accepted |= self._waiting
         self._waiting = {}
+        arrays = local.restored(arrays, self._stayed or {})
         named = wire.to_numpy(arrays)
         if all(array.dtype == self._types.get(name, array.dtype) for name, array in named.items()):
             return arrays
@@ -159,7 +164,7 @@ class SparseGrid(Grid):
             found |= checked.metric_problems(own, self.expected)
         return found
 
-    def _take(self, request: Message, reply: Message, bases: dict[int, Base], again: bool) -> int | None:
+    def _take(self, request: Message, reply: Message, bases: Bases, again: bool) -> int | None:
         """Check a train reply and put the client's arrays into it; its partition, where it says which it is.
 
         Raises:
@@ -168,8 +173,12 @@ class SparseGrid(Grid):
         record, sent = wire.only_arrays(request.content), wire.read(reply.content)
         if sent is None or record is None:
             _check_dense(record, reply)
+            self._stayed = {}
             return None
-        base = bases.get(id(record)) or bases.setdefault(id(record), Base.of(record, self._kinds))
+        at = id(record), sent.local
+        base = bases.get(at) or bases.setdefault(
+            at, Base.of(record, local.kinds_with(sent.local, record, self._kinds) if sent.local else self._kinds)
+        )
         node = request.metadata.dst_node_id
         checked.check_size(sent, base.layout, self._most_payload_bytes)
         checked.check_number(sent, self._accepted.get(node, 0))
@@ -178,20 +187,22 @@ class SparseGrid(Grid):
                 "the node was asked to train twice in one round, so that with error feedback it would be counted "
                 "twice; ask each node once, or use Sparsify(feedback=None)"
             )
-        if sent.feedback and wire.LEGACY in request.content:
+        if sent.feedback and wire.LEGACY in request.content and self.expected.weight is None:
             raise PayloadError(
                 "legacy strategies do not say which replies they use, so error feedback would send everything twice; "
                 "use Sparsify(feedback=None), or a strategy of flwr.serverapp"
             )
         decoded = decode(sent.payload, base.layout)
         added = base.plus(decoded)
-        self._note(request, sent, decoded, record)
+        self._note(request, sent, base, record)
         reply.content[wire.array_key(reply.content)] = added
         del reply.content[wire.RECORD]
         return sent.result.partition
 
-    def _note(self, request: Message, sent: wire.Reply, decoded: Decoded, record: ArrayRecord) -> None:
-        del decoded
+    def _note(self, request: Message, sent: wire.Reply, base: Base, record: ArrayRecord) -> None:
+        stayed = {tensor.name: record[tensor.name] for tensor in base.layout.locals}
+        before = stayed if self._stayed is None else self._stayed
+        self._stayed = {name: array for name, array in stayed.items() if name in before}
         self._waiting[request.metadata.dst_node_id] = sent.sequence
         self.feedback = self.feedback or sent.feedback
         # Bytes are what arrived and what was sent here, whatever the node says.
@@ -232,6 +243,9 @@ def _paired(requests: list[Message], replies: list[Message]) -> dict[str, tuple[
     pairs: dict[str, tuple[Message, Message]] = {}
     for reply in replies:
         at = reply.metadata.reply_to_message_id
+        if not at and reply.has_error():  # Flower's clipping mods answer their own reply where they find a mistake.
+            _log.warning("a node answers with an error: %s", checked.told(str(reply.error.reason)))
+            continue
         if not at:
             raise FederationError("a reply does not say which request it answers; the Grid must give messages an id")
         if at in asked and at not in pairs:

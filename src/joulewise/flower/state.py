@@ -17,6 +17,7 @@ from joulewise.compress import ClientState
 from joulewise.errors import StateError
 
 KEY = "joulewise.state"
+LOCAL = "local/"
 
 
 class AbstractStore(Protocol):
@@ -75,6 +76,7 @@ class ContextStore:
             sequence=int(str(note["sequence"])),
             run_id=context.run_id,
             fingerprint=int(str(note["fingerprint"])),
+            local=_local({name: array.numpy() for name, array in arrays.items() if name.startswith(LOCAL)}),
         )
 
     def save(self, context: Context, state: ClientState) -> None:
@@ -84,6 +86,7 @@ class ContextStore:
             arrays["residual"] = Array(state.residual)
         if state.pending is not None:
             arrays["pending"] = Array(np.frombuffer(state.pending, np.uint8))
+        arrays |= {f"{LOCAL}{name}": Array(np.asarray(array)) for name, array in (state.local or {}).items()}
         context.state[f"{KEY}.arrays"] = ArrayRecord(arrays)
         # As text: run ids and fingerprints use all 64 bits, which Flower's signed numbers do not hold.
         context.state[f"{KEY}.note"] = ConfigRecord(
@@ -99,9 +102,9 @@ class ContextStore:
 class FileStore:
     """States in files, one for each node and run: they survive a restart, a kill and a power cut.
 
-    A state is safe on the disk before its reply leaves. It takes 4 bytes for each parameter, the last payload, and
-    about a kilobyte; the states of a node's older runs are removed. A file that is damaged counts as lost, and the log
-    says so: what its node had not sent yet is lost with it.
+    A state is safe on the disk before its reply leaves. It takes 4 bytes for each parameter, the last payload, the
+    tensors that never leave the client, and about a kilobyte; the states of a node's older runs are removed. A file
+    that is damaged counts as lost, and the log says so: what its node had not sent yet is lost with it.
 
     Args:
         folder: where the files lie; made when missing. Several nodes may share it.
@@ -183,7 +186,7 @@ def packed_state(state: ClientState) -> dict[str, npt.NDArray[Any]]:
         packed["residual"] = state.residual
     if state.pending is not None:
         packed["pending"] = np.frombuffer(state.pending, np.uint8)
-    return packed
+    return packed | {f"{LOCAL}{name}": np.asarray(array) for name, array in (state.local or {}).items()}
 
 
 def unpacked_state(packed: Mapping[str, npt.NDArray[Any]]) -> ClientState:
@@ -199,4 +202,9 @@ def unpacked_state(packed: Mapping[str, npt.NDArray[Any]]) -> ClientState:
         sequence=int(packed["sequence"]),
         run_id=int(packed["run_id"]),
         fingerprint=int(packed["fingerprint"]),
+        local=_local({name: array for name, array in packed.items() if name.startswith(LOCAL)}),
     )
+
+
+def _local(found: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]] | None:
+    return {name.removeprefix(LOCAL): array for name, array in found.items()} or None

@@ -14,6 +14,7 @@ from joulewise.flower.checked import Expected
 from joulewise.flower.grid import SparseGrid
 
 NOT_AVERAGING = frozenset({"Krum", "MultiKrum", "Bulyan", "FedMedian", "FedTrimmedAvg"})
+TREES = frozenset({"FedXgbBagging", "FedXgbCyclic"})
 
 
 class Sparse(Strategy):
@@ -33,6 +34,11 @@ class Sparse(Strategy):
     def __init__(self, strategy: Strategy, *, most_payload_bytes: int | None = None) -> None:
         self.strategy = strategy
         self._most_payload_bytes = most_payload_bytes
+        trees = next((name for name in _names(strategy) if name in TREES), None)
+        if trees is not None:
+            raise FederationError(
+                f"{trees} joins trees, which have no coordinates to leave out; use it without Sparse and Sparsify"
+            )
         self._robust = next((name for name in _names(strategy) if name in NOT_AVERAGING), None)
         if self._robust is not None:
             warnings.warn(

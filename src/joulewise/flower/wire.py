@@ -31,6 +31,7 @@ ACCEPTED = "joulewise.accepted-sequence"
 LEGACY = "fitins.parameters"
 """Flower's key of the arrays in a train request of a legacy server."""
 
+MOST_LOCAL = 65_536
 MOST_RESULT_BYTES = 1 << 22  # 16 for each tensor and a few thousand more: enough for 250,000 tensors.
 NUMPY = "numpy.ndarray"  # Flower's name of the serialization that `Array` does by itself: the npy format
 NPY_1_0 = b"\x93NUMPY\x01\x00"
@@ -40,12 +41,16 @@ _result = msgspec.json.Decoder(ClientResult)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A compressed reply: its payload, its number, what it cost, and whether its client remembers what it kept."""
+    """A compressed reply: its payload, its number, what it cost, and whether its client remembers what it kept.
+
+    `local` are the names of the tensors that never leave the client.
+    """
 
     payload: bytes
     sequence: int
     result: ClientResult
     feedback: bool = False
+    local: tuple[str, ...] = ()
 
 
 def is_train(message: Message) -> bool:
@@ -207,7 +212,10 @@ def write(content: RecordDict, reply: Reply) -> None:
     packed = Array(dtype="uint8", shape=(len(reply.payload),), stype=SERIALIZATION, data=reply.payload)
     content[key] = ArrayRecord({PAYLOAD: packed})
     result = msgspec.json.encode(reply.result)
-    content[RECORD] = ConfigRecord({"sequence": reply.sequence, "result": result, "feedback": reply.feedback})
+    note = ConfigRecord({"sequence": reply.sequence, "result": result, "feedback": reply.feedback})
+    if reply.local:
+        note["local"] = list(reply.local)
+    content[RECORD] = note
 
 
 def read(content: RecordDict) -> Reply | None:
@@ -228,7 +236,11 @@ def read(content: RecordDict) -> Reply | None:
         raise PayloadError("reply has a payload, but not the record with its number and result")
     if len(result) > MOST_RESULT_BYTES:
         raise PayloadError(f"reply's result has {len(result)} bytes, but none has more than {MOST_RESULT_BYTES}")
+    local = known.get("local", [])
+    if not isinstance(local, list) or len(local) > MOST_LOCAL or not all(isinstance(name, str) for name in local):
+        raise PayloadError(f"reply names its local tensors in another way than a list of at most {MOST_LOCAL} names")
     try:
-        return Reply(packed.data, sequence, _result.decode(result), known.get("feedback") is True)
+        names = tuple(str(name) for name in local)
+        return Reply(packed.data, sequence, _result.decode(result), known.get("feedback") is True, names)
     except (msgspec.MsgspecError, RecursionError) as error:  # The latter where it is nested without end.
         raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None
