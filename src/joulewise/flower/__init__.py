@@ -8,7 +8,9 @@ from joulewise.errors import MissingExtra
 
 try:
     from joulewise.flower.grid import SparseGrid
+    from joulewise.flower.metering import Pricing
     from joulewise.flower.mod import Sparsify
+    from joulewise.flower.rows import Rows
     from joulewise.flower.state import ContextStore, FileStore, MemoryStore
     from joulewise.flower.strategy import Sparse
 except ModuleNotFoundError as error:
@@ -16,4 +18,4 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtra("flower", "Using joulewise in a Flower app") from error
 
-__all__ = ["ContextStore", "FileStore", "MemoryStore", "Sparse", "SparseGrid", "Sparsify"]
+__all__ = ["ContextStore", "FileStore", "MemoryStore", "Pricing", "Rows", "Sparse", "SparseGrid", "Sparsify"]

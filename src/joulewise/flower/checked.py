@@ -85,6 +85,13 @@ def metric_problems(replies: Mapping[str, Message], expected: Expected) -> dict[
     return found
 
 
+def examples(reply: Message) -> int:
+    """How many examples a reply says that it used; 0 where it does not."""
+    metrics = {name: value for record in reply.content.metric_records.values() for name, value in record.items()}
+    counts = (metrics.get(name) for name in EXAMPLES)
+    return next((int(count) for count in counts if isinstance(count, int | float)), 0)
+
+
 def _metric_problem(reply: Message, expected: Expected) -> str | None:
     records = list(reply.content.metric_records.values())
     if expected.alike and len(records) != 1:

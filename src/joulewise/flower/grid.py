@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -13,10 +14,11 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from joulewise.codec import decode
+from joulewise.codec import Decoded, decode
 from joulewise.errors import FederationError, JoulewiseError, PayloadError
 from joulewise.flower import checked, local, wire
 from joulewise.flower.checked import Expected
+from joulewise.flower.metering import Exchange, Pricing
 from joulewise.flower.received import Base
 from joulewise.layout import Kind
 from joulewise.results import ClientResult
@@ -44,6 +46,8 @@ class SparseGrid(Grid):
         grid: the Grid that moves messages.
         kinds: the same as in `Sparsify`.
         most_payload_bytes: a larger payload is refused; None for what the model's largest payload could have.
+        pricing: devices that the server knows, to work out itself what replies cost; None to believe the nodes, as a
+            study may, whose clients run its own code.
 
     Attributes:
         feedback: whether a client has said that it remembers what it did not send.
@@ -51,11 +55,19 @@ class SparseGrid(Grid):
     """
 
     def __init__(
-        self, grid: Grid, kinds: dict[str, Kind] | None = None, *, most_payload_bytes: int | None = None
+        self,
+        grid: Grid,
+        kinds: dict[str, Kind] | None = None,
+        *,
+        most_payload_bytes: int | None = None,
+        pricing: Pricing | None = Pricing(),  # noqa: B008 (a frozen record)
     ) -> None:
         self._grid = grid
         self._kinds = dict(kinds or {})
         self._most_payload_bytes = most_payload_bytes
+        self._pricing = pricing
+        self._exchanges: list[Exchange] = []
+        self._labels: list[tuple[str, str]] = []
         self._accepted: dict[int, int] = {}
         self._waiting: dict[int, int] = {}
         self._results: list[ClientResult] = []
@@ -90,6 +102,7 @@ class SparseGrid(Grid):
         order = []
         for at, (request, reply) in pairs.items():
             partition, node, answer = None, request.metadata.dst_node_id, reply
+            exchange = Exchange.of(request, reply)
             try:
                 if at in problems:
                     raise PayloadError(problems[at])
@@ -102,6 +115,7 @@ class SparseGrid(Grid):
             except JoulewiseError as error:
                 _log.warning("node %d: its reply is left out: %s", node, error)
                 answer = checked.refusal(request, str(error))
+            self._exchanges.append(replace(exchange, refused=answer.has_error()))
             order.append((partition is None, partition or 0, node, answer))
         return [entry[-1] for entry in sorted(order, key=lambda entry: entry[:-1])]
 
@@ -125,6 +139,12 @@ class SparseGrid(Grid):
         results = tuple(sorted(self._results, key=lambda result: result.partition))
         self._results = []
         return results
+
+    def take_exchanges(self) -> tuple[tuple[Exchange, ...], tuple[tuple[str, str], ...]]:
+        """What crossed since the last call, refused replies included; and the rules and budgets of compressed ones."""
+        taken = tuple(self._exchanges), tuple(self._labels)
+        self._exchanges, self._labels = [], []
+        return taken
 
     @property
     def accepted(self) -> dict[int, int]:
@@ -195,6 +215,7 @@ class SparseGrid(Grid):
         decoded = decode(sent.payload, base.layout)
         added = base.plus(decoded)
         self._note(request, sent, base, record)
+        self._results.append(self._result(sent, decoded, base, wire.size_of(record), checked.examples(reply)))
         reply.content[wire.array_key(reply.content)] = added
         del reply.content[wire.RECORD]
         return sent.result.partition
@@ -205,9 +226,13 @@ class SparseGrid(Grid):
         self._stayed = {name: array for name, array in stayed.items() if name in before}
         self._waiting[request.metadata.dst_node_id] = sent.sequence
         self.feedback = self.feedback or sent.feedback
+        self._labels.append((sent.rule, sent.budget))
+
+    def _result(self, sent: wire.Reply, decoded: Decoded, base: Base, down: int, examples: int) -> ClientResult:
+        if self._pricing is not None:
+            return self._pricing.checked(sent, decoded, base.layout, down, examples)
         # Bytes are what arrived and what was sent here, whatever the node says.
-        counted = {"bytes_up": len(sent.payload), "bytes_down": wire.size_of(record)}
-        self._results.append(msgspec.structs.replace(sent.result, **counted))
+        return msgspec.structs.replace(sent.result, bytes_up=len(sent.payload), bytes_down=down)
 
     # What follows hands over to the Grid within.
 

@@ -23,7 +23,7 @@ from joulewise.ledger import round_charges
 from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
 from joulewise.results import ClientResult
-from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule
+from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule, budget_text
 
 VALUE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8}
 
@@ -151,8 +151,9 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
     settings.store.save(context, own)
     result = _result(reply, sent, layout, device, costs, received, settings, partition)
     names = tuple(tensor.name for tensor in layout.locals)
-    note = wire.Reply(sent.payload, own.sequence, result, compressor.feedback is not None, names)
-    wire.write(reply.content, note)
+    said = device.name, type(compressor.rule).__name__, budget_text(compressor.budget)
+    feedback = compressor.feedback is not None
+    wire.write(reply.content, wire.Reply(sent.payload, own.sequence, result, feedback, names, *said))
     return reply
 
 

@@ -32,7 +32,7 @@ class Invited(SparseGrid):
     """A SparseGrid on which a strategy sees only the nodes of this round."""
 
     def __init__(self, grid: Grid) -> None:
-        super().__init__(grid)
+        super().__init__(grid, pricing=None)
         self.inner = grid
         self.invited: tuple[int, ...] = ()
 

@@ -31,6 +31,7 @@ ACCEPTED = "joulewise.accepted-sequence"
 LEGACY = "fitins.parameters"
 """Flower's key of the arrays in a train request of a legacy server."""
 
+NAMES = ("device", "rule", "budget")
 MOST_LOCAL = 65_536
 MOST_RESULT_BYTES = 1 << 22  # 16 for each tensor and a few thousand more: enough for 250,000 tensors.
 NUMPY = "numpy.ndarray"  # Flower's name of the serialization that `Array` does by itself: the npy format
@@ -43,7 +44,7 @@ _result = msgspec.json.Decoder(ClientResult)
 class Reply:
     """A compressed reply: its payload, its number, what it cost, and whether its client remembers what it kept.
 
-    `local` are the names of the tensors that never leave the client.
+    `local` are the names of the tensors that never leave the client; `device`, `rule` and `budget` are names.
     """
 
     payload: bytes
@@ -51,6 +52,9 @@ class Reply:
     result: ClientResult
     feedback: bool = False
     local: tuple[str, ...] = ()
+    device: str = ""
+    rule: str = ""
+    budget: str = ""
 
 
 def is_train(message: Message) -> bool:
@@ -213,9 +217,16 @@ def write(content: RecordDict, reply: Reply) -> None:
     content[key] = ArrayRecord({PAYLOAD: packed})
     result = msgspec.json.encode(reply.result)
     note = ConfigRecord({"sequence": reply.sequence, "result": result, "feedback": reply.feedback})
+    for key in NAMES:
+        note[key] = getattr(reply, key)
     if reply.local:
         note["local"] = list(reply.local)
     content[RECORD] = note
+
+
+def _name(value: object) -> str:
+    """A name that a node says, for logs and rows: one short line."""
+    return "".join(sign for sign in value[:80] if sign.isprintable()) if isinstance(value, str) else ""
 
 
 def read(content: RecordDict) -> Reply | None:
@@ -241,6 +252,7 @@ def read(content: RecordDict) -> Reply | None:
         raise PayloadError(f"reply names its local tensors in another way than a list of at most {MOST_LOCAL} names")
     try:
         names = tuple(str(name) for name in local)
-        return Reply(packed.data, sequence, _result.decode(result), known.get("feedback") is True, names)
+        feedback, said = known.get("feedback") is True, (_name(known.get(key)) for key in NAMES)
+        return Reply(packed.data, sequence, _result.decode(result), feedback, names, *said)
     except (msgspec.MsgspecError, RecursionError) as error:  # The latter where it is nested without end.
         raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None
