@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,3 +287,8 @@ def test_nodes_with_and_without_the_mod_are_averaged_together():
     wanted = sum(update(number, partition, FLOATS) for number in (1, 2) for partition in range(NODES)) / NODES
     assert np.allclose(flat(arrays_of(result.arrays)), wanted, atol=1e-6)
     assert set(PARAMETERS) < set(result.arrays)
+
+
+def test_the_documentation_names_every_strategy():
+    text = (Path(__file__).parents[1] / "docs/flower.md").read_text(encoding="utf-8")
+    assert [name for name in OUTCOMES if name not in text] == []

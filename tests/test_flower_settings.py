@@ -1,5 +1,7 @@
 """Settings of a node: from code, overridden by the run, overridden by the node; and read strictly."""
 
+from pathlib import Path
+
 import pytest
 from flwr.app import Context, RecordDict
 from toy_federation import DEVICE, Watched, app, model, request
@@ -132,3 +134,10 @@ def test_flowers_command_lines_can_carry_every_key():
     parsed = config.parse_config_args([f'{line} joulewise.local="head.*,bn?.*" partition-id=0'])
     assert set(parsed) == {PREFIX + key for key in KEYS} | {"partition-id"}
     assert parsed["joulewise.local"] == "head.*,bn?.*"
+
+
+def test_the_documentation_lists_every_key():
+    lines = (Path(__file__).parents[1] / "docs/flower.md").read_text(encoding="utf-8").splitlines()
+    assert [line.split("`")[1] for line in lines if line.startswith("| `joulewise.") and "` | " in line][
+        : len(KEYS)
+    ] == [PREFIX + key for key in KEYS]

@@ -6,6 +6,7 @@ that fails a check here becomes an error reply to its request, which every strat
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, Error, Message
 
-from joulewise.errors import PayloadError
+from joulewise.errors import FederationError, PayloadError
 from joulewise.flower import wire
 from joulewise.layout import Layout
 from joulewise.persistence import stored_bits
+
+_log = logging.getLogger("joulewise")
 
 REFUSED = 6  # Flower's code for a mod whose precondition failed; the public names have none.
 EXAMPLES = ("num-examples", "num_examples")
@@ -49,6 +52,38 @@ def told(reason: str) -> str:
     if WRONG_ORDER in line:
         return f"{line} Put Sparsify first in the list of mods: it has to see the reply last"
     return line
+
+
+def paired(requests: list[Message], replies: list[Message]) -> dict[str, tuple[Message, Message]]:
+    """Requests with the first reply to each, by id; late and second replies are left out.
+
+    Raises:
+        FederationError: a reply does not say what it answers.
+    """
+    asked = {request.metadata.message_id: request for request in requests}
+    pairs: dict[str, tuple[Message, Message]] = {}
+    for reply in replies:
+        at = reply.metadata.reply_to_message_id
+        if not at and reply.has_error():  # Flower's clipping mods answer their own reply where they find a mistake.
+            _log.warning("a node answers with an error: %s", told(str(reply.error.reason)))
+            continue
+        if not at:
+            raise FederationError("a reply does not say which request it answers; the Grid must give messages an id")
+        if at in asked and at not in pairs:
+            pairs[at] = asked[at], reply
+            continue
+        why = (
+            "a second one to the same request" if at in pairs else "it answers no request of this round, so it is late"
+        )
+        _log.warning("node %d: its reply is left out: %s", reply.metadata.src_node_id, why)
+    return pairs
+
+
+def failed(request: Message, reply: Message) -> Message:
+    """The error of a node as one line; where a node is gone, Flower answers in the name of the server."""
+    reason = told(str(reply.error.reason))
+    _log.warning("node %d: it answers with an error: %s", request.metadata.dst_node_id, reason)
+    return refusal(request, reason, reply.error.code)
 
 
 # ---------------------------------------------------------------- metrics
@@ -149,6 +184,22 @@ def like(record: ArrayRecord, base: ArrayRecord) -> ArrayRecord:
     same = {name: _alike(name, record[name], base[name]) for name in base}
     kept = list(record) == list(base) and all(same[name] is record[name] for name in base)
     return record if kept else ArrayRecord(same)
+
+
+def check_dense(record: ArrayRecord | None, reply: Message) -> None:
+    """A reply of a node without `Sparsify` holds a model like the one that was sent, and nothing that is not finite.
+
+    Raises:
+        PayloadError: it does not.
+    """
+    own = reply.content.array_records
+    if record is None:
+        check_finite(own.values())
+        return
+    if len(own) != 1:
+        raise PayloadError(f"it holds {len(own)} records of arrays, but was asked for the 1 that it was sent")
+    ((key, arrays),) = own.items()
+    reply.content[key] = like(arrays, record)
 
 
 def check_finite(records: Iterable[ArrayRecord]) -> None:

@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from joulewise.codec import Decoded, decode
-from joulewise.errors import FederationError, JoulewiseError, PayloadError
+from joulewise.errors import JoulewiseError, PayloadError
 from joulewise.flower import checked, local, wire
 from joulewise.flower.checked import Expected
 from joulewise.flower.metering import Exchange, Pricing
@@ -95,7 +95,7 @@ class SparseGrid(Grid):
             return self._in_order(requests, replies)
 
     def _in_order(self, requests: list[Message], replies: list[Message]) -> list[Message]:
-        pairs = _paired(requests, replies)
+        pairs = checked.paired(requests, replies)
         problems = self._problems(pairs)
         asked = Counter(request.metadata.dst_node_id for request in requests if wire.is_train(request))
         bases: Bases = {}
@@ -107,7 +107,7 @@ class SparseGrid(Grid):
                 if at in problems:
                     raise PayloadError(problems[at])
                 if reply.has_error():
-                    answer = _failed(request, reply)
+                    answer = checked.failed(request, reply)
                 elif reply.metadata.src_node_id != node:
                     raise PayloadError(f"it came from node {reply.metadata.src_node_id}, which was not asked")
                 elif wire.is_train(request):
@@ -192,7 +192,7 @@ class SparseGrid(Grid):
         """
         record, sent = wire.only_arrays(request.content), wire.read(reply.content)
         if sent is None or record is None:
-            _check_dense(record, reply)
+            checked.check_dense(record, reply)
             self._stayed = {}
             return None
         at = id(record), sent.local
@@ -260,46 +260,6 @@ class SparseGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """As the Grid within; use `send_and_receive`, which decodes."""
         return self._grid.pull_messages(message_ids)
-
-
-def _paired(requests: list[Message], replies: list[Message]) -> dict[str, tuple[Message, Message]]:
-    """Requests with the first reply to each, by id; late and second replies are left out."""
-    asked = {request.metadata.message_id: request for request in requests}
-    pairs: dict[str, tuple[Message, Message]] = {}
-    for reply in replies:
-        at = reply.metadata.reply_to_message_id
-        if not at and reply.has_error():  # Flower's clipping mods answer their own reply where they find a mistake.
-            _log.warning("a node answers with an error: %s", checked.told(str(reply.error.reason)))
-            continue
-        if not at:
-            raise FederationError("a reply does not say which request it answers; the Grid must give messages an id")
-        if at in asked and at not in pairs:
-            pairs[at] = asked[at], reply
-            continue
-        why = (
-            "a second one to the same request" if at in pairs else "it answers no request of this round, so it is late"
-        )
-        _log.warning("node %d: its reply is left out: %s", reply.metadata.src_node_id, why)
-    return pairs
-
-
-def _failed(request: Message, reply: Message) -> Message:
-    """The error of a node as one line; where a node is gone, Flower answers in the name of the server."""
-    reason = checked.told(str(reply.error.reason))
-    _log.warning("node %d: it answers with an error: %s", request.metadata.dst_node_id, reason)
-    return checked.refusal(request, reason, reply.error.code)
-
-
-def _check_dense(record: ArrayRecord | None, reply: Message) -> None:
-    """A reply of a node without `Sparsify` holds a model like the one that was sent, and nothing that is not finite."""
-    own = reply.content.array_records
-    if record is None:
-        checked.check_finite(own.values())
-        return
-    if len(own) != 1:
-        raise PayloadError(f"it holds {len(own)} records of arrays, but was asked for the 1 that it was sent")
-    ((key, arrays),) = own.items()
-    reply.content[key] = checked.like(arrays, record)
 
 
 def _cast(array: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
