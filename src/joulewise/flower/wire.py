@@ -217,8 +217,8 @@ def write(content: RecordDict, reply: Reply) -> None:
     content[key] = ArrayRecord({PAYLOAD: packed})
     result = msgspec.json.encode(reply.result)
     note = ConfigRecord({"sequence": reply.sequence, "result": result, "feedback": reply.feedback})
-    for key in NAMES:
-        note[key] = getattr(reply, key)
+    # Not empty text, which Flower's message_size_mod cannot count.
+    note.update({key: getattr(reply, key) for key in NAMES if getattr(reply, key)})
     if reply.local:
         note["local"] = list(reply.local)
     content[RECORD] = note
