@@ -45,6 +45,10 @@ def run(client_app, nodes=4, rounds=3, strategy=None, arrays=None):
     return Sparse(strategy or averaging()).start(InProcessGrid(client_app, nodes), start, num_rounds=rounds)
 
 
+def app_metrics(metrics):
+    return {name: value for name, value in metrics.items() if not name.startswith("joulewise.")}
+
+
 # ---------------------------------------------------------------- what comes out
 
 
@@ -103,8 +107,15 @@ def test_metrics_of_the_app_are_all_that_the_strategy_sees():
         content["metrics"]["train-loss"] = float(partition)
         return content
 
-    result = run(app(dense(), answer=answer))
-    assert result.train_metrics_clientapp[1] == {"train-loss": 1.5}
+    class Seeing(FedAvg):
+        def aggregate_train(self, server_round, replies):
+            seen.extend(set(record) for reply in replies for record in reply.content.values())
+            return super().aggregate_train(server_round, replies)
+
+    seen = []
+    result = run(app(dense(), answer=answer), strategy=averaging(Seeing))
+    assert app_metrics(result.train_metrics_clientapp[1]) == {"train-loss": 1.5}
+    assert {name for names in seen for name in names} == {"train-loss", "num-examples", *model()}
 
 
 def test_evaluation_is_left_as_it_is():
@@ -113,7 +124,8 @@ def test_evaluation_is_left_as_it_is():
         InProcessGrid(app(), 4), record(model()), num_rounds=2
     )
     result = run(app(dense()), rounds=2, strategy=strategy)
-    assert result.evaluate_metrics_clientapp == plain.evaluate_metrics_clientapp
+    found = {number: app_metrics(metrics) for number, metrics in result.evaluate_metrics_clientapp.items()}
+    assert found == plain.evaluate_metrics_clientapp
 
 
 # ---------------------------------------------------------------- fleets and servers that differ

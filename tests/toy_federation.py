@@ -88,8 +88,8 @@ def averaging(strategy=FedAvg, **options):
 class Watched(InProcessGrid):
     """Notes what crosses: (node, payload, sequence) of every compressed reply; `spoil` may change a reply."""
 
-    def __init__(self, client_app, nodes, spoil=None):
-        super().__init__(client_app, nodes)
+    def __init__(self, client_app, nodes, spoil=None, **options):
+        super().__init__(client_app, nodes, **options)
         self.crossed, self.requests, self.spoil = [], [], spoil
 
     def send_and_receive(self, messages, *, timeout=None):

@@ -74,6 +74,7 @@ class ClientState:
         sequence: number of the last reply, 0 before the first.
         run_id: the run that the state belongs to.
         fingerprint: the layout's, so that another model's state is never added.
+        local: the client's own values of tensors that it never sends, by name; None for none.
     """
 
     residual: Vector | None = None
@@ -81,6 +82,7 @@ class ClientState:
     sequence: int = 0
     run_id: int = 0
     fingerprint: int = 0
+    local: Mapping[str, Any] | None = None
 
 
 Fate = Literal["none", "accepted", "returned", "lost"]

@@ -12,6 +12,7 @@ JoulewiseError
 ├── DataError       a dataset that is not there, or partitions that cannot be made
 ├── ComputeError    a processor that this machine does not have
 ├── StudyError      a study file that is wrong
+├── SettingError    a setting of a Flower run or node that is wrong
 ├── OutputError     an output folder or a row file that cannot be used
 ├── MeterError      a window of a meter that is used wrongly
 ├── CalibrationError a measurement of this machine that cannot be made or finished
@@ -68,6 +69,10 @@ class ComputeError(JoulewiseError, ValueError):
 
 class StudyError(JoulewiseError, ValueError):
     """A study file is wrong."""
+
+
+class SettingError(JoulewiseError, ValueError):
+    """A setting in the configuration of a Flower run or node is wrong."""
 
 
 class OutputError(JoulewiseError, OSError):

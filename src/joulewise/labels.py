@@ -8,7 +8,7 @@ import msgspec
 
 from joulewise.flower.app import Arm
 from joulewise.results import Setting
-from joulewise.rules import Budget
+from joulewise.rules import Budget, budget_text
 from joulewise.studyfile import BUDGETS
 
 BOUNDARY = "radio"
@@ -59,20 +59,6 @@ def settings(arm: Arm) -> dict[str, Setting]:
     }
 
 
-def budget_text(budget: Budget | None) -> str:
-    """A budget as text, such as ``density=0.01``; empty for none.
-
-    Example:
-        >>> from joulewise.rules import Density
-        >>> budget_text(Density(0.01))
-        'density=0.01'
-    """
-    if budget is None:
-        return ""
-    kind, *flags = _kind(budget).split()
-    return " ".join([f"{kind}={_number(_amount(budget))}", *flags])
-
-
 def _kind(budget: Budget) -> str:
     flags = [name for name in ("includes_fixed", "fill") if getattr(budget, name, False)]
     return " ".join([type(budget).__name__.lower(), *flags])
@@ -82,10 +68,6 @@ def _amount(budget: Budget) -> float:
     _, field = BUDGETS[type(budget).__name__.lower()]
     amount: float = getattr(budget, field)
     return amount
-
-
-def _number(value: float) -> str:
-    return repr(value).removesuffix(".0")
 
 
 def text(record: msgspec.Struct) -> str:

@@ -185,6 +185,21 @@ class Price(msgspec.Struct, frozen=True, tag_field="name", tag="Price", forbid_u
 Budget = Count | Density | Joules | Bytes | Price
 BUDGETS: tuple[type[Budget], ...] = get_args(Budget)
 
+
+def budget_text(budget: Budget | None) -> str:
+    """A budget as text, such as ``density=0.01``; empty for none.
+
+    Example:
+        >>> budget_text(Density(0.01)), budget_text(Joules(2.0, fill=True)), budget_text(None)
+        ('density=0.01', 'joules=2 fill', '')
+    """
+    if budget is None:
+        return ""
+    (amount, *flags) = ((field.name, getattr(budget, field.name)) for field in msgspec.structs.fields(budget))
+    text = f"{type(budget).__name__.lower()}={repr(amount[1]).removesuffix('.0')}"
+    return " ".join([text, *(name for name, is_set in flags if is_set)])
+
+
 LEGAL: dict[type[Rule], tuple[type[Budget], ...]] = {
     Dense: (),
     TopK: (Count, Density, Joules, Bytes),

@@ -18,7 +18,7 @@ from joulewise.errors import ProfileError, RuleError, StudyError
 from joulewise.flower.app import Arm, StrategyChoice
 from joulewise.learning import Data, Model, Partition, Training
 from joulewise.rounding import ValueType
-from joulewise.rules import LEGAL, Budget, Dense, Rule
+from joulewise.rules import LEGAL, Budget, Dense, Rule, budget_text
 
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
@@ -207,7 +207,7 @@ def _compressor(defaults: Defaults, choice: Choice) -> Compressor:
         advice = "take one of them out, and list the arms that you mean one by one as [[arms]]"
         if budget is None:
             advice = "add one, for example density = [0.01, 0.10] under [grid]"
-        with_budget = f" with {labels.budget_text(budget)}" if budget else ""
+        with_budget = f" with {budget_text(budget)}" if budget else ""
         raise StudyError(f"arm {labels.text(rule)}{with_budget}: {studyfile.in_keys(str(error))}; {advice}") from None
 
 

@@ -21,6 +21,7 @@ from joulewise.errors import OutputError, UpdateError
 from joulewise.flower.app import Arm, Arrays, Compute, Engine, RoundOutcome
 from joulewise.meters import Meter, Reading, noted
 from joulewise.results import SET_UP, Origin, Row, Timing
+from joulewise.rules import budget_text
 
 
 class Federate(Protocol):
@@ -145,7 +146,7 @@ def _row(task: Task, setup: Setup, outcome: RoundOutcome, measured: tuple[Readin
         study=setup.study,
         arm=task.arm.name,
         rule=type(task.arm.compressor.rule).__name__,
-        budget=labels.budget_text(task.arm.compressor.budget),
+        budget=budget_text(task.arm.compressor.budget),
         settings=labels.settings(task.arm),
         seed=task.seed,
         round=outcome.round,

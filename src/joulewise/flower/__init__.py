@@ -9,7 +9,9 @@ from joulewise.errors import MissingExtra
 try:
     from joulewise.flower.grid import SparseGrid
     from joulewise.flower.lossy import Lossy
+    from joulewise.flower.metering import Pricing
     from joulewise.flower.mod import Sparsify
+    from joulewise.flower.rows import Rows
     from joulewise.flower.state import ContextStore, FileStore, MemoryStore
     from joulewise.flower.strategy import Sparse
 except ModuleNotFoundError as error:
@@ -17,4 +19,14 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtra("flower", "Using joulewise in a Flower app") from error
 
-__all__ = ["ContextStore", "FileStore", "Lossy", "MemoryStore", "Sparse", "SparseGrid", "Sparsify"]
+__all__ = [
+    "ContextStore",
+    "FileStore",
+    "Lossy",
+    "MemoryStore",
+    "Pricing",
+    "Rows",
+    "Sparse",
+    "SparseGrid",
+    "Sparsify",
+]

@@ -15,7 +15,6 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 from joulewise.codec import Decoded
 from joulewise.flower.received import Base
-from joulewise.layout import Layout
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -39,19 +38,20 @@ class Touched:
     """Which coordinates the replies of a round have moved."""
 
     def __init__(self) -> None:
-        self._base: Base | None = None
+        self._bases: dict[int, Base] = {}  # By layout: some clients may keep tensors to themselves.
+        self._kept: dict[int, npt.NDArray[np.bool_]] = {}
         self._everything = False
-        self._kept: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
         self._wholes: set[str] = set()
 
     def add(self, base: Base, decoded: Decoded) -> None:
         """A reply that says which coordinates it moves."""
-        if self._base is None:
-            self._base, self._kept = base, np.zeros(base.layout.n, np.bool_)
-        if self._base is not base and not _same_bits(self._base, base):
+        at = base.layout.fingerprint
+        first = next(iter(self._bases.values()), base)
+        if first is not base and not _same_bits(first, base):
             self._everything = True
             return
-        self._kept[decoded.selection.indices] = True
+        self._bases.setdefault(at, base)
+        self._kept.setdefault(at, np.zeros(base.layout.n, np.bool_))[decoded.selection.indices] = True
         self._wholes |= decoded.whole.keys()
 
     def add_everything(self) -> None:
@@ -60,29 +60,33 @@ class Touched:
 
     def restored(self, averaged: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """The averaged model with the bits of the model before wherever no reply has moved it."""
-        base = self._base
+        base = next(iter(self._bases.values()), None)
         if self._everything or base is None or averaged.keys() != base.arrays.keys():
             return dict(averaged)
-        still = {tensor.name for tensor in (*base.layout.wholes, *base.layout.locals)} - self._wholes
-        moved = _moved(base.layout, self._kept)
+        moved = self._moved()
         return {
-            name: _merged(base.arrays[name], array, np.empty(0, np.int64) if name in still else moved.get(name))
+            name: array if name in self._wholes else _merged(base.arrays[name], array, moved.get(name))
             for name, array in averaged.items()
         }
 
+    def _moved(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Moved elements by tensor; tensors that every client kept to itself are not there."""
+        moved: dict[str, npt.NDArray[np.bool_]] = {}
+        for at, base in self._bases.items():
+            for tensor, first, last in base.layout.spans():
+                own = self._kept[at][first:last]
+                moved[tensor.name] = moved[tensor.name] | own if tensor.name in moved else own
+        return moved
 
-def _moved(layout: Layout, kept: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.int64]]:
-    return {tensor.name: np.flatnonzero(kept[first:last]) for tensor, first, last in layout.spans()}
 
-
-def _merged(
-    before: npt.NDArray[Any], after: npt.NDArray[Any], places: npt.NDArray[np.int64] | None
-) -> npt.NDArray[Any]:
-    """`before` with the elements of `after` at `places`, in C order; all of `after` for None."""
-    if places is None or before.shape != after.shape or before.dtype != after.dtype:
+def _merged(before: npt.NDArray[Any], after: npt.NDArray[Any], moved: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
+    """`before` with the elements of `after` that have moved, in C order."""
+    if before.shape != after.shape or before.dtype != after.dtype:
         return after
     merged = before.copy(order="C")
-    merged.reshape(-1)[places] = after.reshape(-1)[places]
+    if moved is not None:
+        places = np.flatnonzero(moved)
+        merged.reshape(-1)[places] = after.reshape(-1)[places]
     return merged
 
 

@@ -8,6 +8,7 @@ once. Nodes that have not said so never get changes.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -51,30 +52,39 @@ class Downlink:
         self._held: dict[int, Version | None] = {}  # Nodes that run Sparsify.
         self._unbooked: dict[int, int] = {}
         self._told = False
+        self._lock = threading.Lock()  # Legacy servers ask each client from a thread of its own.
 
     def exchange(
         self, grid: Grid, requests: list[Message], timeout: float | None
-    ) -> tuple[list[Message], list[Message]]:
+    ) -> tuple[list[Message], list[Message], tuple[Download, ...]]:
         """Send requests in as few bytes as their nodes allow, and wait for replies.
 
         Returns:
-            The requests in the words of their strategy, under the ids that the replies answer; and the replies.
+            The requests in the words of their strategy, under the ids that the replies answer; the replies; and the
+            models that were sent.
         """
         began = time.monotonic()
-        models = self._models(requests)
-        parcels = [self._packed(request, models) for request in requests]
-        replies, missed = self._sort(parcels, deliver(grid, parcels, timeout))
+        with self._lock:
+            models = self._models(requests)
+            parcels = [self._packed(request, models) for request in requests]
+        came = deliver(grid, parcels, timeout)
+        with self._lock:
+            replies, missed = self._sort(parcels, came)
         sent = list(parcels)
         left_s = None if timeout is None else timeout - (time.monotonic() - began)
         if missed and left_s is not None and left_s <= 0:
             _log.warning("there is no time left to send %d nodes the whole model", len(missed))
         elif missed:
-            again = [self._whole(parcel) for parcel in missed]
-            late, _ = self._sort(again, deliver(grid, again, left_s))
+            with self._lock:
+                again = [self._whole(parcel) for parcel in missed]
+            came = deliver(grid, again, left_s)
+            with self._lock:
+                late, _ = self._sort(again, came)
             replies, sent = replies + late, [parcel for parcel in parcels if parcel not in missed] + again
             parcels += again
-        self.downloads = tuple(parcel.download for parcel in parcels if parcel.download is not None)
-        return [parcel.request for parcel in sent], replies
+        downloads = tuple(parcel.download for parcel in parcels if parcel.download is not None)
+        self.downloads = downloads
+        return [parcel.request for parcel in sent], replies, downloads
 
     def book(self, node: int) -> int:
         """Bytes that a node was sent since this was last asked for; it has answered with a compressed reply."""
@@ -171,7 +181,7 @@ class Downlink:
         content = noted(request.content, notes, node in self._held)
         if sent is not model.own:
             content = RecordDict({**content, wire.array_key(content): sent})
-        download = Download(node, request.metadata.message_type, size, patch.CHANGES not in sent)
+        download = Download(node, request.metadata.message_type, *wire.crossing(content), patch.CHANGES not in sent)
         return Parcel(request, content, model, download)
 
     def _changes(self, held: Version | None, model: Model) -> Array | None:

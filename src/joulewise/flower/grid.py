@@ -1,23 +1,35 @@
-"""A Grid that decodes replies, puts them in order, acknowledges them and keeps the books."""
+"""A Grid that decodes replies, checks them, puts them in order, acknowledges them and keeps the books."""
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from joulewise.codec import decode
-from joulewise.errors import FederationError, JoulewiseError
-from joulewise.flower import wire
+from joulewise.codec import Decoded, decode
+from joulewise.errors import JoulewiseError, PayloadError
+from joulewise.flower import checked, local, wire
 from joulewise.flower.averaging import Touched
+from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Downlink, Setting
+from joulewise.flower.metering import Exchange, Pricing
+from joulewise.flower.parcels import Download
 from joulewise.flower.received import Base
 from joulewise.layout import Kind
 from joulewise.results import ClientResult
+
+Bases = dict[tuple[int, tuple[str, ...]], Base]
+"""What replies are added to, by the record that was sent and by what stayed on the client."""
+
+_log = logging.getLogger("joulewise")
 
 
 class SparseGrid(Grid):
@@ -30,64 +42,93 @@ class SparseGrid(Grid):
     reply counts as accepted when `accept` is called with the arrays that an aggregation returned; the next
     train request of its node says so, and what was not accepted goes back into the node's residual.
 
+    A reply that cannot be used never stops a round. It becomes an error reply to its request, and the log
+    (``joulewise``) says which node sent it and why it was left out.
+
     Args:
         grid: the Grid that moves messages.
         kinds: the same as in `Sparsify`.
         downlink: ``lossless``: a node that holds an earlier model is sent what changed since, bit for bit; ``off``: it
             is sent whole models; `Lossy`: nodes train on a public model that follows in its largest differences.
             Nodes without `Sparsify` are sent whole models in any case.
+        most_payload_bytes: a larger payload is refused; None for what the model's largest payload could have.
+        pricing: devices that the server knows, to work out itself what replies cost; None to believe the nodes, as a
+            study may, whose clients run its own code.
 
     Attributes:
         feedback: whether a client has said that it remembers what it did not send.
         downlink: what nodes hold; its ``downloads`` are the models that the last call sent, with their bytes.
+        expected: what the metrics of replies must hold; `Sparse` takes it from its strategy.
     """
 
-    def __init__(self, grid: Grid, kinds: dict[str, Kind] | None = None, downlink: Setting = "lossless") -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        kinds: dict[str, Kind] | None = None,
+        *,
+        downlink: Setting = "lossless",
+        most_payload_bytes: int | None = None,
+        pricing: Pricing | None = Pricing(),  # noqa: B008 (a frozen record)
+    ) -> None:
         self._grid = grid
         self.downlink = Downlink(downlink, kinds or {})
         self._kinds = dict(kinds or {})
+        self._most_payload_bytes = most_payload_bytes
+        self._pricing = pricing
+        self._exchanges: list[Exchange] = []
+        self._labels: list[tuple[str, str]] = []
         self._accepted: dict[int, int] = {}
         self._waiting: dict[int, int] = {}
         self._results: list[ClientResult] = []
         self._types: dict[str, np.dtype[Any]] = {}
         self._touched = Touched()
+        self._stayed: dict[str, Array] | None = None  # what no node of the round has sent, as it was sent to them
+        self._lock = threading.Lock()  # Legacy servers ask each client from a thread of its own.
         self.feedback = False
+        self.expected = Expected()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send requests, wait, and return the replies as arrays of the model, by partition.
 
-        A train reply that cannot be decoded is an error: nothing of it enters an aggregation. A reply to
-        something else than these requests comes too late and is left out, as is a second reply to one.
+        A reply that is damaged, of another model or version, not finite, too large or too old is an error reply
+        when it comes out: nothing of it enters an aggregation. A reply to something else than these requests comes
+        too late and is left out, as is a second reply to one.
 
         Raises:
-            FederationError: a payload is damaged, or the Grid gives messages no id.
+            FederationError: the Grid gives messages no id.
         """
-        requests = [self._addressed(message) for message in messages]
-        requests, replies = self.downlink.exchange(self._grid, requests, timeout)
-        self._waiting, before = {}, list(self._results)
-        self._touched = Touched()
-        try:
-            return self._in_order(requests, replies)
-        except BaseException:  # None of these replies enters an aggregation, nor the books.
-            self._waiting, self._results = {}, before
-            raise
+        with self._lock:
+            requests = [self._addressed(message) for message in messages]
+        requests, replies, downloads = self.downlink.exchange(self._grid, requests, timeout)
+        with self._lock:
+            self._waiting, self._stayed, self._touched = {}, None, Touched()
+            return self._in_order(requests, replies, downloads)
 
-    def _in_order(self, requests: list[Message], replies: list[Message]) -> list[Message]:
-        by_id = {request.metadata.message_id: request for request in requests}
-        bases: dict[int, Base] = {}
+    def _in_order(
+        self, requests: list[Message], replies: list[Message], downloads: tuple[Download, ...]
+    ) -> list[Message]:
+        pairs = checked.paired(requests, replies)
+        problems = self._problems(pairs)
+        asked = Counter(request.metadata.dst_node_id for request in requests if wire.is_train(request))
+        bases: Bases = {}
         order = []
-        for reply in replies:
-            if not reply.metadata.reply_to_message_id:
-                raise FederationError(
-                    "a reply does not say which request it answers; the Grid must give messages an id"
-                )
-            request = by_id.pop(reply.metadata.reply_to_message_id, None)
-            if request is None:
-                continue
-            partition = None
-            if wire.is_train(request) and wire.is_train(reply):
-                partition = self._decode(request, reply, bases)
-            order.append((partition is None, partition or 0, reply.metadata.src_node_id, reply))
+        for at, (request, reply) in pairs.items():
+            partition, node, answer = None, request.metadata.dst_node_id, reply
+            exchange = Exchange.of(request, reply, [each for each in downloads if each.node == node])
+            try:
+                if at in problems:
+                    raise PayloadError(problems[at])
+                if reply.has_error():
+                    answer = checked.failed(request, reply)
+                elif reply.metadata.src_node_id != node:
+                    raise PayloadError(f"it came from node {reply.metadata.src_node_id}, which was not asked")
+                elif wire.is_train(request):
+                    partition = self._take(request, reply, bases, asked[node] > 1)
+            except JoulewiseError as error:
+                _log.warning("node %d: its reply is left out: %s", node, error)
+                answer = checked.refusal(request, str(error))
+            self._exchanges.append(replace(exchange, refused=answer.has_error()))
+            order.append((partition is None, partition or 0, node, answer))
         return [entry[-1] for entry in sorted(order, key=lambda entry: entry[:-1])]
 
     def accept(self, arrays: ArrayRecord, *, averaged: bool = False) -> ArrayRecord:
@@ -100,11 +141,12 @@ class SparseGrid(Grid):
 
         Returns:
             The arrays in the element types that were sent to the clients; averaging turns whole numbers, such
-            as batch-norm counters, into float64.
+            as batch-norm counters, into float64. Tensors that stayed on every client are as they were.
         """
         self._accepted |= self._waiting
         self._waiting = {}
         touched, self._touched = self._touched, Touched()
+        arrays = local.restored(arrays, self._stayed or {})
         named = wire.to_numpy(arrays)
         cast = {name: _cast(array, self._types.get(name)) for name, array in named.items()}
         cast = touched.restored(cast) if averaged else cast
@@ -115,6 +157,12 @@ class SparseGrid(Grid):
         results = tuple(sorted(self._results, key=lambda result: result.partition))
         self._results = []
         return results
+
+    def take_exchanges(self) -> tuple[tuple[Exchange, ...], tuple[tuple[str, str], ...]]:
+        """What crossed since the last call, refused replies included; and the rules and budgets of compressed ones."""
+        taken = tuple(self._exchanges), tuple(self._labels)
+        self._exchanges, self._labels = [], []
+        return taken
 
     @property
     def accepted(self) -> dict[int, int]:
@@ -132,7 +180,7 @@ class SparseGrid(Grid):
         node, content = message.metadata.dst_node_id, message.content
         base = wire.only_arrays(content)
         if base is not None and base.keys() != self._types.keys():
-            self._types = {name: array.dtype for name, array in wire.to_numpy(base).items()}
+            self._types = wire.types_of(base)
         if node not in self._accepted:
             return message
         # Some of Flower's mods want exactly one ConfigRecord, so one is made only where there is none.
@@ -142,29 +190,71 @@ class SparseGrid(Grid):
         message.content = RecordDict({**content, key: own})
         return message
 
-    def _decode(self, request: Message, reply: Message, bases: dict[int, Base]) -> int | None:
-        record = wire.only_arrays(request.content)
+    def _problems(self, pairs: dict[str, tuple[Message, Message]]) -> dict[str, str]:
+        """What is wrong with the metrics of replies, by the id of the request."""
+        found: dict[str, str] = {}
+        for kind in ("train", "evaluate"):
+            own = {
+                at: reply
+                for at, (request, reply) in pairs.items()
+                if wire.is_kind(request, kind) and reply.has_content()
+            }
+            found |= checked.metric_problems(own, self.expected)
+        return found
+
+    def _take(self, request: Message, reply: Message, bases: Bases, again: bool) -> int | None:
+        """Check a train reply and put the client's arrays into it; its partition, where it says which it is.
+
+        Raises:
+            PayloadError: the reply cannot be used; the sentence begins with what is wrong, not with the node.
+        """
+        record, sent = wire.only_arrays(request.content), wire.read(reply.content)
+        if sent is None or record is None:
+            checked.check_dense(record, reply)
+            self.downlink.refuse_whole(request.metadata.dst_node_id)
+            self._touched.add_everything()
+            self._stayed = {}
+            return None
+        at = id(record), sent.local
+        base = bases.get(at) or bases.setdefault(
+            at, Base.of(record, local.kinds_with(sent.local, record, self._kinds) if sent.local else self._kinds)
+        )
         node = request.metadata.dst_node_id
-        try:
-            sent = wire.read(reply.content)
-            if sent is None or record is None:
-                self._touched.add_everything()
-                self.downlink.refuse_whole(node)
-                return None
-            base = bases.get(id(record)) or bases.setdefault(id(record), Base.of(record, self._kinds))
-            decoded = decode(sent.payload, base.layout)
-            added = base.plus(decoded)
-        except JoulewiseError as error:
-            raise FederationError(f"the reply of node {node} cannot be used: {error}") from error
+        checked.check_size(sent, base.layout, self._most_payload_bytes)
+        checked.check_number(sent, self._accepted.get(node, 0))
+        if again and sent.feedback:
+            raise PayloadError(
+                "the node was asked to train twice in one round, so that with error feedback it would be counted "
+                "twice; ask each node once, or use Sparsify(feedback=None)"
+            )
+        if sent.feedback and wire.LEGACY in request.content and self.expected.weight is None:
+            raise PayloadError(
+                "legacy strategies do not say which replies they use, so error feedback would send everything twice; "
+                "use Sparsify(feedback=None), or a strategy of flwr.serverapp"
+            )
+        decoded = decode(sent.payload, base.layout)
+        added = base.plus(decoded)
+        self._note(request, sent, base, record)
+        self._touched.add(base, decoded)
+        down = self.downlink.book(node)
+        self._results.append(self._result(sent, decoded, base, down, checked.examples(reply)))
         reply.content[wire.array_key(reply.content)] = added
         del reply.content[wire.RECORD]
-        self._waiting[node] = sent.sequence
-        self._touched.add(base, decoded)
-        self.feedback = self.feedback or sent.feedback
-        # Bytes are what arrived and what was sent here, whatever the node says.
-        counted = {"bytes_up": len(sent.payload), "bytes_down": self.downlink.book(node)}
-        self._results.append(msgspec.structs.replace(sent.result, **counted))
         return sent.result.partition
+
+    def _note(self, request: Message, sent: wire.Reply, base: Base, record: ArrayRecord) -> None:
+        stayed = {tensor.name: record[tensor.name] for tensor in base.layout.locals}
+        before = stayed if self._stayed is None else self._stayed
+        self._stayed = {name: array for name, array in stayed.items() if name in before}
+        self._waiting[request.metadata.dst_node_id] = sent.sequence
+        self.feedback = self.feedback or sent.feedback
+        self._labels.append((sent.rule, sent.budget))
+
+    def _result(self, sent: wire.Reply, decoded: Decoded, base: Base, down: int, examples: int) -> ClientResult:
+        if self._pricing is not None:
+            return self._pricing.checked(sent, decoded, base.layout, down, examples)
+        # Bytes are what arrived and what was sent here, whatever the node says.
+        return msgspec.structs.replace(sent.result, bytes_up=len(sent.payload), bytes_down=down)
 
     # What follows hands over to the Grid within.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import uuid4
 
-from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
@@ -20,6 +20,7 @@ from joulewise.errors import FederationError, JoulewiseError, MissingExtra
 from joulewise.flower import wire
 
 RUN_ID = 1
+APP_RAISED = 2  # Flower's code for an exception of a ClientApp
 
 
 class InProcessGrid(Grid):
@@ -28,11 +29,14 @@ class InProcessGrid(Grid):
     Args:
         client_app: the app of every client.
         nodes: number of clients.
+        raising: an exception of the app reaches the caller as it is; otherwise it becomes an error reply, as on
+            Flower's own engines.
     """
 
-    def __init__(self, client_app: ClientApp, nodes: int) -> None:
+    def __init__(self, client_app: ClientApp, nodes: int, *, raising: bool = True) -> None:
         _identify_process()
         self._app = client_app
+        self._raising = raising
         self._contexts = {
             partition + 1: Context(
                 run_id=RUN_ID,
@@ -45,7 +49,7 @@ class InProcessGrid(Grid):
         }
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Call the app with each message; an exception of the app reaches the caller as it is."""
+        """Call the app with each message, and return what it answers."""
         del timeout  # A call returns when it is done.
         return [self._deliver(message) for message in messages]
 
@@ -58,7 +62,12 @@ class InProcessGrid(Grid):
         message.metadata.__dict__["_message_id"] = uuid4().hex
         # Each side has records of its own, as over a network: what one changes, the others do not see.
         own = Message(content=_own(message.content), metadata=message.metadata)  # type: ignore[call-overload]
-        reply = self._app(own, self._contexts[message.metadata.dst_node_id])
+        try:
+            reply = self._app(own, self._contexts[message.metadata.dst_node_id])
+        except Exception as error:
+            if self._raising:
+                raise
+            return Message(Error(APP_RAISED, f"{type(error)}:<'{error}'>"), reply_to=message)
         if reply.has_content():
             reply.content = _own(reply.content)
         return reply

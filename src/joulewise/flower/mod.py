@@ -11,12 +11,13 @@ import numpy as np
 from flwr.app import Context, Message
 
 from joulewise.codec import ValueType
-from joulewise.compress import ClientState, Compressor, ErrorFeedback, settle
+from joulewise.compress import ClientState, Compressor, ErrorFeedback, Sent, settle
 from joulewise.costs import Costs
 from joulewise.devices import Device, load_device
-from joulewise.errors import LayoutError, ProfileError, RuleError, UpdateError
-from joulewise.flower import wire
+from joulewise.errors import LayoutError, ProfileError, RuleError, SettingError, StateError, UpdateError
+from joulewise.flower import checked, local, privacy, wire
 from joulewise.flower.held import Receipt, receive
+from joulewise.flower.settings import Settings
 from joulewise.flower.state import AbstractStore, ContextStore
 from joulewise.layout import Arrays, Kind, Layout
 from joulewise.ledger import round_charges
@@ -24,7 +25,7 @@ from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
 from joulewise.residency import flash_of
 from joulewise.results import ClientResult
-from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule
+from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule, budget_text
 
 VALUE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8}
 
@@ -44,14 +45,21 @@ class Sparsify:
     Put it first in the list of mods, so that it sees the reply last. Requests other than train, and replies
     without exactly one ArrayRecord, pass unchanged.
 
+    What is set here is overridden by keys such as ``joulewise.density`` in Flower's ``run_config``, and these by those
+    in ``node_config``; ``docs/flower.md`` lists them. A mistake is an exception, which Flower makes an error reply of:
+    the round goes on without this node, and the server's log says why.
+
     Args:
-        device: whose prices: a shipped profile or a file; or one per ``partition-id``.
+        device: whose prices: a shipped profile or a file; or one per ``partition-id``; None where the configuration
+            says it.
         rule: what to rank coordinates by.
         budget: where to stop; None for Dense.
         values: value type of the payload.
         feedback: remember what was not sent; None to forget it.
         boundary: what a joule takes in, see `joulewise.price`.
         kinds: kind by tensor name or pattern, before the usual guess.
+        local: names or patterns of tensors that stay on the client: they are never sent, and the received model never
+            replaces them.
         seed: of random rules; a client's numbers come from ``[seed, round, partition]``.
         store: where the client's state lies; the default is Flower's `Context.state`.
         multiply_accumulates: of a client's training in a round on each of its examples, for the ledger: epochs times
@@ -68,7 +76,7 @@ class Sparsify:
 
     def __init__(  # noqa: PLR0913 (one place for all settings of a user's one line)
         self,
-        device: str | Sequence[str],
+        device: str | Sequence[str] | None = None,
         rule: Rule = CWMP(),  # noqa: B008 (frozen records)
         budget: Budget | None = Density(0.01),  # noqa: B008
         values: ValueType | tuple[ValueType, ...] = "float32",
@@ -76,106 +84,167 @@ class Sparsify:
         *,
         boundary: Boundary = "radio",
         kinds: Mapping[str, Kind] | None = None,
+        local: Sequence[str] = (),
         seed: int = 0,
         store: AbstractStore | None = None,
         multiply_accumulates: float | None = None,
     ) -> None:
-        names = [device] if isinstance(device, str) else list(device)
-        loaded = {name: load_device(name) for name in dict.fromkeys(names)}
-        self._devices = [loaded[name] for name in names]
-        self._flash = any(each.memory is not None and flash_of(each.memory) is not None for each in self._devices)
-        if isinstance(budget, Joules) and budget.includes_fixed:
-            raise RuleError(
-                "Joules(includes_fixed=True) is for clients that can leave a reply out, but a Flower client always "
-                "replies; use Joules(budget) for what the mask adds"
-            )
-        self._compressor = Compressor(rule, budget, values, feedback)
-        self._boundary: Boundary = boundary
-        self._kinds = dict(kinds or {})
-        self._seed = seed
-        self._store = store or ContextStore()
-        self._multiply_accumulates = multiply_accumulates
+        names = () if device is None else (device,) if isinstance(device, str) else tuple(device)
+        for name in dict.fromkeys(names):
+            loaded(name)
+        self._settings = Settings(
+            devices=names,
+            compressor=Compressor(rule, budget, values, feedback),
+            boundary=boundary,
+            local=(local,) if isinstance(local, str) else tuple(local),
+            kinds=tuple((kinds or {}).items()),
+            seed=seed,
+            store=store or ContextStore(),
+            multiply_accumulates=multiply_accumulates,
+        )
+        _check_budget(self._settings)
 
     def __call__(self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
         """Let the app train, then compress what it answers."""
-        receipt = receive(message, context, self._store, self._flash)
+        if wire.is_train(message):
+            privacy.refuse_secure_aggregation(message)
+        settings = self._settings.at(context)
+        receipt = receive(message, context, settings.store, _in_flash(settings))
         if receipt.missing is not None:
             return receipt.missing
-        return receipt.signed(self._answer(message, context, call_next, receipt))
+        return receipt.signed(_answer(message, context, call_next, receipt, settings))
 
-    def _answer(
-        self, message: Message, context: Context, call_next: Callable[[Message, Context], Message], receipt: Receipt
-    ) -> Message:
-        record = wire.only_arrays(message.content) if wire.is_train(message) else None
-        if record is None:
-            return call_next(message, context)
-        # The app may change the message, so what was received is kept aside first.
-        received = _Received(wire.to_numpy(record), _configuration(message), receipt)
-        reply = call_next(message, context)
-        if not wire.is_train(reply) or wire.only_arrays(reply.content) is None:
-            return reply
-        return self._compress(reply, context, received)
 
-    def _compress(self, reply: Message, context: Context, received: _Received) -> Message:
-        before, after, config = received.arrays, _trained(reply, received.arrays), received.config
-        layout = wire.layout_of(before, self._kinds)
-        partition = int(str(context.node_config.get("partition-id", context.node_id)))
-        device = self._device_of(partition)
-        costs = priced(layout, device, self._compressor, self._boundary)
-        state = self._store.load(context) or ClientState(fingerprint=layout.fingerprint)
-        state, fate = settle(state, int(str(config.get(wire.ACCEPTED, 0))), layout)
-        if fate == "lost":
-            logging.getLogger("joulewise").warning(
-                "the server has accepted a later reply than this node remembers: its state was lost, and what it had "
-                "not sent yet is lost with it"
-            )
-        number = int(str(config.get("server-round", state.sequence + 1)))
-        rng = np.random.default_rng([self._seed, number, partition, 1])
-        update = layout.flatten(after) - layout.flatten(before)
-        try:
-            sent = self._compressor.compress(update, state, costs, rng, after if layout.wholes else None)
-        except UpdateError as error:
-            raise UpdateError(f"round {number}, client {partition}: {error}") from None
-        self._store.save(context, replace(sent.state, run_id=context.run_id))
-        examples = int(_metric(reply, "num-examples") or 0)
-        remembers = self._compressor.feedback is not None
-        trained = self._multiply_accumulates
-        changed, rewritten = received.receipt.rewritten(layout)
-        charges = round_charges(
-            sent.charges,
-            layout,
-            device,
-            bytes_down=received.receipt.size,
-            multiply_accumulates=None if trained is None else trained * examples,
-            remembers=remembers,
-            boundary=self._boundary,
-            rewritten=rewriting(costs, sent.selection.indices, changed),
-            rewritten_wholes=[tensor for tensor in layout.wholes if tensor.name in rewritten],
+def _answer(
+    message: Message,
+    context: Context,
+    call_next: Callable[[Message, Context], Message],
+    receipt: Receipt,
+    settings: Settings,
+) -> Message:
+    train = wire.is_train(message)
+    record = wire.only_arrays(message.content) if train or wire.is_kind(message, "evaluate") else None
+    if not record or not (train or settings.local):
+        return local.kept_back(call_next(message, context), settings.local)
+    if settings.local:
+        local.check(settings.local, record)
+        record = local.put_in(message, record, settings.local, _state(settings, context))
+    if not train:
+        return local.kept_back(call_next(message, context), settings.local)
+    _check_budget(settings)
+    privacy.refuse_carried_noise(call_next, settings.compressor)
+    # The app may change the message, so what was received is kept aside first.
+    received = _Received(wire.to_numpy(record), _configuration(message), receipt)
+    reply = call_next(message, context)
+    if not wire.is_train(reply) or wire.only_arrays(reply.content) is None:
+        return local.kept_back(reply, settings.local)
+    return _compress(reply, context, received, settings)
+
+
+def _compress(reply: Message, context: Context, received: _Received, settings: Settings) -> Message:
+    before, after, config = received.arrays, _trained(reply, received.arrays), received.config
+    layout, compressor = wire.layout_of(before, settings.all_kinds), settings.compressor
+    partition = int(str(context.node_config.get("partition-id", context.node_id)))
+    device = _device_of(settings, partition)
+    costs = priced(layout, device, compressor, settings.boundary)
+    state = _state(settings, context) or ClientState(fingerprint=layout.fingerprint)
+    state, fate = settle(state, int(str(config.get(wire.ACCEPTED, 0))), layout)
+    if fate == "lost":
+        logging.getLogger("joulewise").warning(
+            "the server has accepted a later reply than this node remembers: its state was lost, and what it had "
+            "not sent yet is lost with it"
         )
-        result = ClientResult(
-            partition=partition,
-            examples=examples,
-            bytes_up=len(sent.payload),
-            bytes_down=received.receipt.size,
-            charges=charges,
-            kept_by_tensor=tuple(layout.counts(sent.selection.indices).tolist()),
-            parameters=layout.n,
-            delta=sent.selection.delta,
-            contrast=sent.contrast,
-            loss=_metric(reply, "train-loss"),
-        )
-        wire.write(reply.content, wire.Reply(sent.payload, sent.state.sequence, result, remembers))
-        return reply
+    number = int(str(config.get("server-round", state.sequence + 1)))
+    update = layout.flatten(after) - layout.flatten(before)
+    most, whole = privacy.norm_left(config, before, after, layout), after if layout.wholes else None
+    try:
+        seed = [settings.seed, number, partition, 1]
+        sent = privacy.compress(compressor, update, state, costs, seed, whole, most)
+    except UpdateError as error:
+        raise UpdateError(f"round {number}, client {partition}: {error}") from None
+    own = replace(sent.state, run_id=context.run_id, local=local.taken(after, layout))
+    settings.store.save(context, own)
+    result = _result(reply, sent, layout, device, costs, received, settings, partition)
+    names = tuple(tensor.name for tensor in layout.locals)
+    said = device.name, type(compressor.rule).__name__, budget_text(compressor.budget)
+    feedback = compressor.feedback is not None
+    wire.write(reply.content, wire.Reply(sent.payload, own.sequence, result, feedback, names, *said))
+    return reply
 
-    def _device_of(self, partition: int) -> Device:
-        if len(self._devices) == 1:
-            return self._devices[0]
-        if partition >= len(self._devices):
-            raise ProfileError(
-                f"device names {len(self._devices)} devices, but this node has partition-id {partition}; "
-                "give one device, or one for each partition"
-            )
-        return self._devices[partition]
+
+def _result(  # noqa: PLR0913, PLR0917 (all that a result says)
+    reply: Message,
+    sent: Sent,
+    layout: Layout,
+    device: Device,
+    costs: Costs,
+    received: _Received,
+    settings: Settings,
+    partition: int,
+) -> ClientResult:
+    examples, trained = int(_examples(reply) or 0), settings.multiply_accumulates
+    changed, rewritten = received.receipt.rewritten(layout)
+    charges = round_charges(
+        sent.charges,
+        layout,
+        device,
+        bytes_down=received.receipt.size,
+        multiply_accumulates=None if trained is None else trained * examples,
+        remembers=settings.compressor.feedback is not None,
+        boundary=settings.boundary,
+        rewritten=rewriting(costs, sent.selection.indices, changed),
+        rewritten_wholes=[tensor for tensor in layout.wholes if tensor.name in rewritten],
+    )
+    return ClientResult(
+        partition=partition,
+        examples=examples,
+        bytes_up=len(sent.payload),
+        bytes_down=received.receipt.size,
+        charges=charges,
+        kept_by_tensor=tuple(layout.counts(sent.selection.indices).tolist()),
+        parameters=layout.n,
+        delta=sent.selection.delta,
+        contrast=sent.contrast,
+        loss=_metric(reply, "train-loss"),
+    )
+
+
+@lru_cache(maxsize=64)
+def loaded(name: str) -> Device:
+    """A device by name or path, read once in each process."""
+    return load_device(name)
+
+
+def _device_of(settings: Settings, partition: int) -> Device:
+    names = settings.devices
+    if not names:
+        raise SettingError(
+            "no device is known, whose prices are asked for; give Sparsify(device=...), or joulewise.device in the run "
+            "config or node config"
+        )
+    if len(names) == 1:
+        return loaded(names[0])
+    if partition >= len(names):
+        raise ProfileError(
+            f"device names {len(names)} devices, but this node has partition-id {partition}; "
+            "give one device, or one for each partition"
+        )
+    return loaded(names[partition])
+
+
+def _in_flash(settings: Settings) -> bool:
+    """Whether the weights of a node may lie in flash, so that it matters which of them a received model changes."""
+    memories = [loaded(name).memory for name in settings.devices]
+    return any(memory is not None and flash_of(memory) is not None for memory in memories)
+
+
+def _check_budget(settings: Settings) -> None:
+    budget = settings.compressor.budget
+    if isinstance(budget, Joules) and budget.includes_fixed:
+        raise RuleError(
+            "Joules(includes_fixed=True) is for clients that can leave a reply out, but a Flower client always "
+            "replies; use Joules(budget) for what the mask adds"
+        )
 
 
 @lru_cache(maxsize=64)
@@ -191,9 +260,23 @@ def priced(layout: Layout, device: Device, compressor: Compressor, boundary: Bou
     return price(layout, device, np.array([VALUE_BITS[each] for each in types]), density, boundary=boundary)
 
 
+def _state(settings: Settings, context: Context) -> ClientState | None:
+    state = settings.store.load(context)
+    if state is not None and state.run_id not in {0, context.run_id}:
+        raise StateError(
+            f"the client's state belongs to run {state.run_id}, but this is run {context.run_id}; delete that state"
+        )
+    return state
+
+
 def _configuration(message: Message) -> Mapping[str, object]:
     records = message.content.config_records.values()
     return {key: value for record in records for key, value in record.items()}
+
+
+def _examples(reply: Message) -> float | None:
+    counts = [_metric(reply, name) for name in checked.EXAMPLES]
+    return next((count for count in counts if count is not None), None)
 
 
 def _metric(reply: Message, name: str) -> float | None:
@@ -209,4 +292,7 @@ def _trained(reply: Message, received: Arrays) -> Arrays:
             f"the app answered with tensors {names[:5]}, but was sent {list(received)[:5]}; answer with the "
             "arrays of the model that was received, under the same names"
         )
-    return wire.to_numpy(record)
+    try:
+        return wire.to_numpy(record)
+    except (TypeError, ValueError) as error:
+        raise LayoutError(f"the app answered with an array that NumPy cannot read: {error}") from None

@@ -19,12 +19,14 @@ class Download:
         node: who it was sent to.
         message_type: ``train`` or ``evaluate``, with its action.
         bytes: of the arrays.
+        objects: that Flower makes of the message.
         whole: whether it was the whole model rather than changes.
     """
 
     node: int
     message_type: str
     bytes: int
+    objects: int
     whole: bool
 
 

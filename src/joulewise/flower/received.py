@@ -72,7 +72,10 @@ class Base:
 
         Raises:
             LayoutError: its arrays are of types that joulewise does not know.
+            PayloadError: one of them is no array of NumPy.
         """
+        for array in record.values():
+            wire.described(array)
         arrays = wire.to_numpy(record)
         layout = wire.layout_of(arrays, kinds)
         kept = {tensor.name: arrays[tensor.name] for tensor in (*layout.wholes, *layout.locals)}

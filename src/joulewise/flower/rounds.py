@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from joulewise.errors import FederationError
+from joulewise.flower import checked
 from joulewise.flower.averaging import averages_only
 from joulewise.flower.downlink import Setting
 from joulewise.flower.grid import SparseGrid
@@ -33,7 +34,7 @@ class Invited(SparseGrid):
     """A SparseGrid on which a strategy sees only the nodes of this round."""
 
     def __init__(self, grid: Grid, downlink: Setting = "off") -> None:
-        super().__init__(grid, downlink=downlink)
+        super().__init__(grid, downlink=downlink, pricing=None)
         self.inner = grid
         self.invited: tuple[int, ...] = ()
 
@@ -113,7 +114,5 @@ def participants(seed: int, number: int, clients: int, fraction: float) -> tuple
 def _raise_for_errors(number: int, replies: Iterable[Message]) -> None:
     for reply in replies:
         if reply.has_error():
-            # With Ray, Flower's reason is a page of traceback that ends with what the app said.
-            reason = str(reply.error.reason).rpartition("occurred. Message: ")[2].removesuffix("'>")
-            node = reply.metadata.src_node_id
+            reason, node = checked.told(str(reply.error.reason)), reply.metadata.src_node_id
             raise FederationError(f"round {number}: node {node} failed: {reason}") from None

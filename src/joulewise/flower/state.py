@@ -20,6 +20,7 @@ from joulewise.flower.patch import Version
 
 KEY = "joulewise.state"
 MODEL = "joulewise.model"
+LOCAL = "local/"
 
 
 class AbstractStore(Protocol):
@@ -92,6 +93,7 @@ class ContextStore:
             sequence=int(str(note["sequence"])),
             run_id=context.run_id,
             fingerprint=int(str(note["fingerprint"])),
+            local=_local({name: array.numpy() for name, array in arrays.items() if name.startswith(LOCAL)}),
         )
 
     def save(self, context: Context, state: ClientState) -> None:
@@ -101,6 +103,7 @@ class ContextStore:
             arrays["residual"] = Array(state.residual)
         if state.pending is not None:
             arrays["pending"] = Array(np.frombuffer(state.pending, np.uint8))
+        arrays |= {f"{LOCAL}{name}": Array(np.asarray(array)) for name, array in (state.local or {}).items()}
         context.state[f"{KEY}.arrays"] = ArrayRecord(arrays)
         # As text: run ids and fingerprints use all 64 bits, which Flower's signed numbers do not hold.
         context.state[f"{KEY}.note"] = ConfigRecord(
@@ -139,10 +142,10 @@ class ContextStore:
 class FileStore:
     """States and models in files, one each for each node and run: they survive a restart, a kill and a power cut.
 
-    A state is safe on the disk before its reply leaves. It takes 4 bytes for each parameter, the last payload, and
-    about a kilobyte; the model that the node holds takes as much as the model. Those of older runs are removed. A file
-    that is damaged counts as lost, and the log says so: what its node had not sent yet is lost with its state, while a
-    model is sent anew.
+    A state is safe on the disk before its reply leaves. It takes 4 bytes for each parameter, the last payload, the
+    tensors that never leave the client, and about a kilobyte; the model that the node holds takes as much as the model.
+    Those of older runs are removed. A file that is damaged counts as lost, and the log says so: what its node had not
+    sent yet is lost with its state, while a model is sent anew.
 
     Args:
         folder: where the files lie; made when missing. Several nodes may share it.
@@ -261,7 +264,7 @@ def packed_state(state: ClientState) -> dict[str, npt.NDArray[Any]]:
         packed["residual"] = state.residual
     if state.pending is not None:
         packed["pending"] = np.frombuffer(state.pending, np.uint8)
-    return packed
+    return packed | {f"{LOCAL}{name}": np.asarray(array) for name, array in (state.local or {}).items()}
 
 
 def unpacked_state(packed: Mapping[str, npt.NDArray[Any]]) -> ClientState:
@@ -277,4 +280,9 @@ def unpacked_state(packed: Mapping[str, npt.NDArray[Any]]) -> ClientState:
         sequence=int(packed["sequence"]),
         run_id=int(packed["run_id"]),
         fingerprint=int(packed["fingerprint"]),
+        local=_local({name: array for name, array in packed.items() if name.startswith(LOCAL)}),
     )
+
+
+def _local(found: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]] | None:
+    return {name.removeprefix(LOCAL): array for name, array in found.items()} or None

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from joulewise.errors import FederationError
 from joulewise.flower.averaging import averages_only
+from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Setting, checked
 from joulewise.flower.grid import SparseGrid
+from joulewise.flower.metering import Pricing, sums
+from joulewise.flower.rows import Rows, Writer
 
 NOT_AVERAGING = frozenset({"Krum", "MultiKrum", "Bulyan", "FedMedian", "FedTrimmedAvg"})
+TREES = frozenset({"FedXgbBagging", "FedXgbCyclic"})
+
+
+Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
 class Sparse(Strategy):
@@ -29,16 +37,39 @@ class Sparse(Strategy):
         averages: whether the strategy returns the weighted mean of its replies and nothing else, so that coordinates
             which nobody sent keep their bits. None: it does where `FedAvg.aggregate_train` runs; say True for a class
             of your own that returns what that method returns.
+        most_payload_bytes: a larger payload of a node is refused; None for what the model's largest could have.
+        pricing: devices that the server knows, beside those that come with joulewise.
+        rows: a folder, or `Rows`, to which each round is written for ``joulewise report``; None for no rows.
+
+    The aggregated train and evaluate metrics gain sums over nodes under ``joulewise.``: bytes and modelled joules.
 
     Example:
         >>> from flwr.serverapp.strategy import FedAvg
         >>> strategy = Sparse(FedAvg(fraction_evaluate=0.5))
     """
 
-    def __init__(self, strategy: Strategy, *, downlink: Setting = "lossless", averages: bool | None = None) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        downlink: Setting = "lossless",
+        averages: bool | None = None,
+        most_payload_bytes: int | None = None,
+        pricing: Pricing = Pricing(),  # noqa: B008 (a frozen record)
+        rows: Rows | str | Path | None = None,
+    ) -> None:
         self.strategy = strategy
         self._downlink = checked(downlink)
         self._averages = averages_only(strategy) if averages is None else averages
+        self._most_payload_bytes = most_payload_bytes
+        self._pricing = pricing
+        self._writer = None if rows is None else Writer(rows if isinstance(rows, Rows) else Rows(rows))
+        self._evaluates_here = False
+        trees = next((name for name in _names(strategy) if name in TREES), None)
+        if trees is not None:
+            raise FederationError(
+                f"{trees} joins trees, which have no coordinates to leave out; use it without Sparse and Sparsify"
+            )
         self._robust = next((name for name in _names(strategy) if name in NOT_AVERAGING), None)
         if self._robust is not None:
             warnings.warn(
@@ -57,6 +88,7 @@ class Sparse(Strategy):
                 "loop in joulewise.flower.SparseGrid(grid)"
             )
         self._grid = grid
+        grid.expected = _expected(self.strategy)
         return self.strategy.configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
@@ -69,7 +101,11 @@ class Sparse(Strategy):
                 "use Sparsify(feedback=None), or an averaging strategy"
             )
         arrays, metrics = self.strategy.aggregate_train(server_round, replies)
-        return (None if arrays is None else self._grid.accept(arrays, averaged=self._averages)), metrics
+        results, (crossed, labels) = self._grid.take_results(), self._grid.take_exchanges()
+        if self._writer is not None:
+            self._writer.trained(server_round, results, labels)
+        accepted = None if arrays is None else self._grid.accept(arrays, averaged=self._averages)
+        return accepted, _with(metrics, sums(crossed, results) if crossed else None)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -78,8 +114,14 @@ class Sparse(Strategy):
         return self.strategy.configure_evaluate(server_round, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """As the strategy within."""
-        return self.strategy.aggregate_evaluate(server_round, replies)
+        """As the strategy within, with the bytes of the evaluation."""
+        metrics = self.strategy.aggregate_evaluate(server_round, replies)
+        crossed, _ = self._grid.take_exchanges()
+        if self._writer is not None:
+            self._writer.evaluated(metrics)
+            if not self._evaluates_here:
+                self._writer.write()
+        return _with(metrics, sums(crossed) if crossed else None)
 
     def summary(self) -> None:
         """As the strategy within."""
@@ -93,11 +135,44 @@ class Sparse(Strategy):
         timeout: float = 3600,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        evaluate_fn: Evaluate | None = None,
     ) -> Result:
         """Run the federation, with replies decoded on the way."""
-        sparse = grid if isinstance(grid, SparseGrid) else SparseGrid(grid, downlink=self._downlink)
-        return super().start(sparse, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)
+        limit = self._most_payload_bytes
+        sparse = grid
+        if not isinstance(grid, SparseGrid):
+            sparse = SparseGrid(grid, downlink=self._downlink, most_payload_bytes=limit, pricing=self._pricing)
+        self._evaluates_here = evaluate_fn is not None
+        watched = None if evaluate_fn is None else self._watched(evaluate_fn)
+        return super().start(sparse, initial_arrays, num_rounds, timeout, train_config, evaluate_config, watched)
+
+    def _watched(self, evaluate_fn: Evaluate) -> Evaluate:
+        def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+            metrics = evaluate_fn(server_round, arrays)
+            if self._writer is not None:
+                self._writer.evaluated(metrics)
+                self._writer.write()
+            return metrics
+
+        return evaluate
+
+
+def _with(metrics: MetricRecord | None, own: MetricRecord | None) -> MetricRecord | None:
+    """Metrics of a strategy with those of joulewise beside them."""
+    if own is None:
+        return metrics
+    return MetricRecord({**(metrics or {}), **own})
+
+
+def _expected(strategy: Strategy) -> Expected:
+    """What the strategy that averages, within all wrappers, looks for in the metrics of replies."""
+    inner: object = strategy
+    while isinstance(further := getattr(inner, "strategy", None), Strategy):
+        inner = further
+    if not isinstance(inner, FedAvg):
+        return Expected()
+    loss = getattr(inner, "train_loss_key", None)
+    return Expected(inner.weighted_by_key, () if loss is None else (loss,), alike=True)
 
 
 def _names(strategy: object) -> Iterator[str]:

@@ -7,6 +7,8 @@ result; `SparseGrid` takes both out before a strategy sees the reply.
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +28,14 @@ SERIALIZATION = "joulewise.v1"
 PAYLOAD = "joulewise.payload"
 RECORD = "joulewise"
 ACCEPTED = "joulewise.accepted-sequence"
+LEGACY = "fitins.parameters"
+"""Flower's key of the arrays in a train request of a legacy server."""
 
+NAMES = ("device", "rule", "budget")
+MOST_LOCAL = 65_536
+MOST_RESULT_BYTES = 1 << 22  # 16 for each tensor and a few thousand more: enough for 250,000 tensors.
+CHUNK_BYTES = 5 * 1024 * 1024
+"""Of which Flower makes one object; larger arrays are cut up."""
 NUMPY = "numpy.ndarray"  # Flower's name of the serialization that `Array` does by itself: the npy format
 NPY_1_0 = b"\x93NUMPY\x01\x00"
 
@@ -35,17 +44,29 @@ _result = msgspec.json.Decoder(ClientResult)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A compressed reply: its payload, its number, what it cost, and whether its client remembers what it kept."""
+    """A compressed reply: its payload, its number, what it cost, and whether its client remembers what it kept.
+
+    `local` are the names of the tensors that never leave the client; `device`, `rule` and `budget` are names.
+    """
 
     payload: bytes
     sequence: int
     result: ClientResult
     feedback: bool = False
+    local: tuple[str, ...] = ()
+    device: str = ""
+    rule: str = ""
+    budget: str = ""
 
 
 def is_train(message: Message) -> bool:
     """Whether a message asks for training, or answers such a message, and carries content."""
-    return message.metadata.message_type.split(".")[0] == "train" and message.has_content()
+    return is_kind(message, "train")
+
+
+def is_kind(message: Message, kind: str) -> bool:
+    """Whether a message is about ``train``, ``evaluate`` or ``query``, whatever the action, and carries content."""
+    return message.metadata.message_type.split(".")[0] == kind and message.has_content()
 
 
 def only_arrays(content: RecordDict) -> ArrayRecord | None:
@@ -70,7 +91,7 @@ class Parsed(Array):
 
     def numpy(self) -> npt.NDArray[Any]:
         """A new array, as from a plain Array."""
-        return _view(self).copy(order="K")
+        return view(self).copy(order="K")
 
     def deflate(self) -> bytes:
         """As a plain Array, which is what the receiver knows."""
@@ -84,7 +105,16 @@ def array_key(content: RecordDict) -> str:
 
 def to_numpy(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a record by name; views of its bytes, so they cannot be written to."""
-    return {name: _view(array) for name, array in record.items()}
+    return {name: view(array) for name, array in record.items()}
+
+
+def types_of(record: ArrayRecord) -> dict[str, np.dtype[Any]]:
+    """Element types by name, of the arrays that NumPy can read."""
+    found = {}
+    for name, array in record.items():
+        with contextlib.suppress(PayloadError):
+            found[name] = described(array)[0]
+    return found
 
 
 def layout_of(arrays: Mapping[str, npt.NDArray[Any]], kinds: Mapping[str, Kind]) -> Layout:
@@ -114,6 +144,32 @@ def size_of(record: ArrayRecord) -> int:
     return sum(len(array.data) for array in record.values())
 
 
+def crossing(content: RecordDict) -> tuple[int, int]:
+    """Bytes of all arrays of a message, and the objects that Flower makes of it and moves one by one."""
+    sizes = [len(array.data) for record in content.array_records.values() for array in record.values()]
+    chunks = sum(-(-size // CHUNK_BYTES) for size in sizes)
+    return sum(sizes), 2 + len(content) + len(sizes) + chunks
+
+
+def described(array: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Element type and shape of an array, from its own bytes: legacy apps leave those of the message empty.
+
+    Raises:
+        PayloadError: these bytes are not one whole array in the format of NumPy, without Python objects.
+    """
+    header = header_of(array)
+    if header is None:
+        raise PayloadError(f"it is not in NumPy's format 1.0, but of serialization type {array.stype!r:.40}")
+    try:
+        dtype, shape, _ = read_header(header)
+    except Exception as error:  # Whatever a forged header leads NumPy to.
+        raise PayloadError(f"its header is no header of NumPy ({type(error).__name__})") from None
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or len(array.data) != len(header) + size or any(length < 0 for length in shape):
+        raise PayloadError(f"its header says {dtype} in shape {shape}, but {len(array.data)} bytes came")
+    return dtype, shape
+
+
 def header_of(array: Array) -> bytes | None:
     """What lies before the elements in an array's bytes; None where they are not in the npy format 1.0."""
     data = array.data
@@ -122,7 +178,8 @@ def header_of(array: Array) -> bytes | None:
     return data[: 10 + int.from_bytes(data[8:10], "little")]
 
 
-def _view(array: Array) -> npt.NDArray[Any]:
+def view(array: Array) -> npt.NDArray[Any]:
+    """The array, as a view of its bytes, so that it cannot be written to."""
     data, header = array.data, header_of(array)
     if header is None:
         return Array.numpy(array)
@@ -172,7 +229,17 @@ def write(content: RecordDict, reply: Reply) -> None:
     packed = Array(dtype="uint8", shape=(len(reply.payload),), stype=SERIALIZATION, data=reply.payload)
     content[key] = ArrayRecord({PAYLOAD: packed})
     result = msgspec.json.encode(reply.result)
-    content[RECORD] = ConfigRecord({"sequence": reply.sequence, "result": result, "feedback": reply.feedback})
+    note = ConfigRecord({"sequence": reply.sequence, "result": result, "feedback": reply.feedback})
+    # Not empty text, which Flower's message_size_mod cannot count.
+    note.update({key: getattr(reply, key) for key in NAMES if getattr(reply, key)})
+    if reply.local:
+        note["local"] = list(reply.local)
+    content[RECORD] = note
+
+
+def _name(value: object) -> str:
+    """A name that a node says, for logs and rows: one short line."""
+    return "".join(sign for sign in value[:80] if sign.isprintable()) if isinstance(value, str) else ""
 
 
 def read(content: RecordDict) -> Reply | None:
@@ -189,9 +256,16 @@ def read(content: RecordDict) -> Reply | None:
         raise PayloadError(f"reply has serialization type {packed.stype!r}, but this server reads {SERIALIZATION!r}")
     known = note if isinstance(note, ConfigRecord) else {}
     sequence, result = known.get("sequence"), known.get("result")
-    if not isinstance(sequence, int) or not isinstance(result, bytes):
+    if type(sequence) is not int or not isinstance(result, bytes):
         raise PayloadError("reply has a payload, but not the record with its number and result")
+    if len(result) > MOST_RESULT_BYTES:
+        raise PayloadError(f"reply's result has {len(result)} bytes, but none has more than {MOST_RESULT_BYTES}")
+    local = known.get("local", [])
+    if not isinstance(local, list) or len(local) > MOST_LOCAL or not all(isinstance(name, str) for name in local):
+        raise PayloadError(f"reply names its local tensors in another way than a list of at most {MOST_LOCAL} names")
     try:
-        return Reply(packed.data, sequence, _result.decode(result), known.get("feedback") is True)
+        names = tuple(str(name) for name in local)
+        feedback, said = known.get("feedback") is True, (_name(known.get(key)) for key in NAMES)
+        return Reply(packed.data, sequence, _result.decode(result), feedback, names, *said)
     except (msgspec.MsgspecError, RecursionError) as error:  # The latter where it is nested without end.
         raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None
