@@ -354,7 +354,7 @@ def check_history(make_app, states, fates):
 
 
 @given(FATES, st.integers(0, 30))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_every_update_is_applied_waits_or_is_under_way_whatever_gets_lost(fates, count):
     store = MemoryStore()
     check_history(
@@ -365,7 +365,7 @@ def test_every_update_is_applied_waits_or_is_under_way_whatever_gets_lost(fates,
 
 
 @given(FATES, st.integers(0, 30))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_files_keep_what_waits_whatever_gets_lost_and_restarted(fates, count):
     with tempfile.TemporaryDirectory() as folder:
 
