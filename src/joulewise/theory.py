@@ -1,0 +1,47 @@
+"""The theory of selection by value per joule, as code: laws of magnitudes, what rules keep under them, and bounds.
+
+    fit, errors                what magnitudes look like, and how far each law is off
+    predict, saving            what a rule keeps under a budget, and what it saves over another one
+    TwoPrices                  two price classes in closed form, and the limits
+    deviation                  how far energy strays from its expectation
+    half_approximation         at least half of the optimum, also where one coordinate is large
+    guaranteed_delta           the contraction that a rule and a budget promise
+
+Statements, assumptions and proofs are in ``docs/theory.md``. Laws other than quantiles and Laplace, and closed forms,
+need scipy: ``pip install "joulewise[theory]"``.
+"""
+
+from joulewise.advantage import Saving, TwoPrices, saving
+from joulewise.certificate import guaranteed_delta
+from joulewise.concentration import Deviation, deviation, variance_interval
+from joulewise.expectation import Kept, Predicted, predict
+from joulewise.halves import half_approximation
+from joulewise.lawfit import Error, Fit, LawName, errors, fit
+from joulewise.laws import Law, Quantiles
+from joulewise.scaled_laws import LAWS, GeneralisedNormal, Laplace, Normal, StudentT
+
+__all__ = [
+    "LAWS",
+    "Deviation",
+    "Error",
+    "Fit",
+    "GeneralisedNormal",
+    "Kept",
+    "Laplace",
+    "Law",
+    "LawName",
+    "Normal",
+    "Predicted",
+    "Quantiles",
+    "Saving",
+    "StudentT",
+    "TwoPrices",
+    "deviation",
+    "errors",
+    "fit",
+    "guaranteed_delta",
+    "half_approximation",
+    "predict",
+    "saving",
+    "variance_interval",
+]
