@@ -102,7 +102,7 @@ def predict(law: Law, costs: Costs, rule: Rule, budget: Budget | None = None) ->
     if isinstance(budget, Price):
         threshold = budget.value if getattr(rule, "norm", 1) == 1 else math.sqrt(budget.value)
         return _predicted(outlook, budget, threshold, outlook.at(threshold))
-    return _predicted(outlook, budget, *outlook.reaching(*_limit(budget, costs)))
+    return _predicted(outlook, budget, *outlook.reaching(*limit(budget, costs)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +261,8 @@ def bracketed(falling: Callable[[float], float], target: float) -> tuple[float, 
     return low, high
 
 
-def _limit(budget: Budget, costs: Costs) -> tuple[Amount, float]:
+def limit(budget: Budget, costs: Costs) -> tuple[Amount, float]:
+    """What a budget limits, and how much of it there may be."""
     match budget:
         case Count() | Density():
             return "count", float(budget.count(costs.layout.n))

@@ -4,6 +4,8 @@
     predict, saving            what a rule keeps under a budget, and what it saves over another one
     TwoPrices                  two price classes in closed form, and the limits
     deviation                  how far energy strays from its expectation
+    plan                       every setting of a Compressor beside what it would take
+    predict_run, convergence   whole runs with error feedback
     half_approximation         at least half of the optimum, also where one coordinate is large
     guaranteed_delta           the contraction that a rule and a budget promise
 
@@ -16,12 +18,16 @@ from joulewise.certificate import guaranteed_delta
 from joulewise.concentration import Deviation, deviation, variance_interval
 from joulewise.expectation import Kept, Predicted, predict
 from joulewise.halves import half_approximation
+from joulewise.horizon import Convergence, Run, convergence, longest_step, predict_run, waits
 from joulewise.lawfit import Error, Fit, LawName, errors, fit
 from joulewise.laws import Law, Quantiles
+from joulewise.plan import Choice, Plan, plan
 from joulewise.scaled_laws import LAWS, GeneralisedNormal, Laplace, Normal, StudentT
 
 __all__ = [
     "LAWS",
+    "Choice",
+    "Convergence",
     "Deviation",
     "Error",
     "Fit",
@@ -31,17 +37,24 @@ __all__ = [
     "Law",
     "LawName",
     "Normal",
+    "Plan",
     "Predicted",
     "Quantiles",
+    "Run",
     "Saving",
     "StudentT",
     "TwoPrices",
+    "convergence",
     "deviation",
     "errors",
     "fit",
     "guaranteed_delta",
     "half_approximation",
+    "longest_step",
+    "plan",
     "predict",
+    "predict_run",
     "saving",
     "variance_interval",
+    "waits",
 ]

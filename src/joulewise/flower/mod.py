@@ -21,6 +21,7 @@ from joulewise.layout import Arrays, Kind, Layout
 from joulewise.ledger import round_charges
 from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
+from joulewise.recorder import Recorder
 from joulewise.results import ClientResult
 from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule
 
@@ -54,6 +55,7 @@ class Sparsify:
         store: where the client's state lies; the default is Flower's `Context.state`.
         multiply_accumulates: of a client's training in a round on each of its examples, for the ledger: epochs times
             those of one training step on an example. None to leave training out of the charges.
+        record: keeps the updates that it was asked for; None to keep none.
 
     Raises:
         ProfileError: a device is not there or its file is wrong.
@@ -77,6 +79,7 @@ class Sparsify:
         seed: int = 0,
         store: AbstractStore | None = None,
         multiply_accumulates: float | None = None,
+        record: Recorder | None = None,
     ) -> None:
         names = [device] if isinstance(device, str) else list(device)
         loaded = {name: load_device(name) for name in dict.fromkeys(names)}
@@ -92,6 +95,7 @@ class Sparsify:
         self._seed = seed
         self._store = store or ContextStore()
         self._multiply_accumulates = multiply_accumulates
+        self._record = record
 
     def __call__(self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
         """Let the app train, then compress what it answers."""
@@ -121,6 +125,8 @@ class Sparsify:
         number = int(str(config.get("server-round", state.sequence + 1)))
         rng = np.random.default_rng([self._seed, number, partition, 1])
         update = layout.flatten(after) - layout.flatten(before)
+        if self._record is not None:
+            self._record.keep(partition, number, update, layout)
         try:
             sent = self._compressor.compress(update, state, costs, rng, after if layout.wholes else None)
         except UpdateError as error:
