@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console, Group
@@ -196,15 +196,9 @@ def run(
     began = datetime.now(UTC).isoformat(timespec="milliseconds")
     sensors = cli_meters.usable() if meter else ()
     kept = recorder.Recorder(folder, recorder.wanted(record or (), loaded.data.clients, loaded.rounds))
+    recording: dict[str, Any] = {"federate": partial(federate, record=kept)} if kept.wanted else {}
     rows = runs.run(
-        loaded,
-        folder,
-        engine=engine,
-        compute=compute,
-        jobs=jobs,
-        resume=resume,
-        federate=partial(federate, record=kept) if kept.wanted else federate,
-        meters=sensors,
+        loaded, folder, engine=engine, compute=compute, jobs=jobs, resume=resume, meters=sensors, **recording
     )
     try:
         _watched(rows, view)
