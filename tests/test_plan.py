@@ -1,6 +1,9 @@
 """`joulewise plan` and `joulewise run --record`, as a user meets them; and plans against messages that are made."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -73,6 +76,7 @@ def test_topk_needs_what_topk_needs_and_promises_are_those_of_selections():
         recorded(), LAYOUT, jw.load_device("synthetic-kind-10"), rules=[MinVariance()], budgets=[Density(0.1)]
     )
     assert random.choices[0].variance > 0
+    assert random.choices[0].times_topk is None
 
 
 def test_pairs_that_do_not_go_together_are_left_out_and_none_at_all_is_an_error():
@@ -89,6 +93,34 @@ def test_pairs_that_do_not_go_together_are_left_out_and_none_at_all_is_an_error(
 def test_a_plan_whose_law_fits_badly_says_so():
     assert any("fits badly" in note for note in plan(recorded(), LAYOUT, LTE, law="normal").notes)
     assert plan(recorded(), LAYOUT, LTE).notes == ()
+
+
+WITHOUT_SCIPY = """
+import sys
+sys.modules["scipy"] = None
+import numpy as np
+import joulewise as jw
+from joulewise import theory
+from joulewise.errors import MissingExtra
+from joulewise.explain import explain
+layout = jw.Layout.of({"conv.weight": np.ones((8, 4, 3, 3)), "fc.weight": np.ones((10, 320))})
+update, device = np.random.default_rng(0).laplace(size=layout.n), jw.load_device("synthetic-kind-10")
+assert explain(layout, device, density=0.1).verdict.answer == "matters"
+assert len(theory.plan(update, layout, device).choices) == 18
+assert len(theory.fit(update, layout, "laplace").errors) == 6
+try:
+    theory.fit(update, layout, "normal")
+except MissingExtra as error:
+    assert "joulewise[theory]" in str(error)
+else:
+    raise SystemExit("the normal law needs scipy")
+"""
+
+
+def test_explain_quantiles_and_plans_go_without_scipy_and_other_laws_say_what_to_install():
+    environment = os.environ | {"PYTHONPATH": str(Path(jw.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_SCIPY], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 # ---------------------------------------------------------------- the command
@@ -121,6 +153,8 @@ def test_the_table_tells_each_choice_and_what_follows(joule):
     rows = [line.split() for line in out.splitlines() if line.strip().startswith(("TopK", "CWMP"))]
     assert [row[0] for row in rows[:2]] == ["TopK", "CWMP"]
     assert "note: TopK would need up to 1." in out
+    _, out, _ = joule("plan", "u.npz", "--device", "phone-lte-2021", "--rule", "MinVariance", "--density", 0.1)
+    assert "variance: of unbiased rules" in out
     _, out, _ = joule("plan", "u.npz", "--device", "phone-lte-2021", "--rule", "TopK")
     assert "no rule saves 1 % over TopK" in out
 
@@ -154,6 +188,8 @@ def test_the_figure_has_a_line_for_each_rule_and_value_type(joule, tmp_path):
         (("u.npz", "--density", "2"), "error: --density is 2, expected a share above 0 and at most 1"),
         (("u.npz", "--joules", "-1"), "error: --joules is -1, expected a finite energy above 0"),
         (("u.npz", "--bytes", "0"), "error: --bytes is 0, expected at least 1 byte"),
+        (("u.npz", "--rule", "Dense"), "error: --rule is 'Dense', expected one of: TopK, CWMP"),
+        (("u.npz", "--values", "int4"), "error: --values is 'int4', expected one of: float32"),
         (("u.npz", "--figure", "p.bmp"), "error: --figure p.bmp ends in '.bmp'"),
     ],
 )

@@ -167,19 +167,24 @@ def _cells(choice: Choice, unit: str) -> Iterator[str]:
     from joulewise.capacity import size
     from joulewise.labels import budget_text
 
-    kept, promised = choice.kept, choice.guaranteed_delta
+    kept, promised, times = choice.kept, choice.guaranteed_delta, choice.times_topk
     yield from (type(choice.rule).__name__, budget_text(choice.budget), choice.values, f"{kept.coordinates:,.0f}")
     yield from (energy(kept.energy, unit), size(round(choice.payload_bytes)))
-    yield from (f"{100 * kept.l1:.2f} %", f"{100 * kept.l2:.2f} %", f"{choice.times_topk:.2f}x")
-    yield "" if promised is None else f"{promised:.3f}"
+    yield from (f"{100 * kept.l1:.2f} %", f"{100 * kept.l2:.2f} %", "" if times is None else f"{times:.2f}x")
+    if choice.variance is not None:
+        yield f"variance {choice.variance:.3g}"
+    else:
+        yield "" if promised is None else f"{promised:.3f}"
 
 
 def _reading(found: Plan) -> Iterator[str]:
-    best = max(found.choices, key=lambda each: each.times_topk)
-    if best.times_topk < 1.01:
+    best = max(found.choices, key=lambda each: each.times_topk or 0.0)
+    if best.times_topk is None or best.times_topk < 1.01:
         yield "no rule saves 1 % over TopK for the mass that it keeps: use TopK"
     else:
         name = type(best.rule).__name__
         norm = "L1" if getattr(best.rule, "norm", None) == 1 else "L2"
         yield f"TopK would need up to {best.times_topk:.2f}x the energy of {name} for the same {norm} mass"
     yield "δ is the contraction that theory promises for every update; size is without header and buffers"
+    if any(each.variance is not None for each in found.choices):
+        yield "variance: of unbiased rules, the expected squared error over the update's squared length"

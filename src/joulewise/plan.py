@@ -36,7 +36,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         values: value type of the payload.
         kept: expected count, energy of the message, and shares of mass, before values are rounded.
         payload_bytes: expected size of the kept coordinates, positions included; headers and wholes are not.
-        times_topk: how many times as much energy TopK needs for the same mass, in the norm that the rule maximises.
+        times_topk: how many times as much energy TopK needs for the same mass, in the norm that the rule maximises (L2
+            where it maximises none); None for unbiased rules, of which not the kept mass but the variance counts.
         guaranteed_delta: the contraction that theory promises; None where it promises none.
         variance: of unbiased rules, the expected squared error over the update's squared length.
     """
@@ -46,7 +47,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     values: ValueType
     kept: Kept
     payload_bytes: float
-    times_topk: float
+    times_topk: float | None
     guaranteed_delta: float | None
     variance: float | None
 
@@ -156,7 +157,7 @@ def _choice(fitted: Fit, costs: Costs, rule: Rule, budget: Budget, value_type: V
         values=value_type,
         kept=kept,
         payload_bytes=float(bits.sum()) / 8.0,
-        times_topk=_times(fitted, priced, found),
+        times_topk=_times(fitted, priced, found) if found.variance is None else None,
         guaranteed_delta=promised,
         variance=found.variance,
     )

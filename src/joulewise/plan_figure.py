@@ -65,11 +65,11 @@ def _panel(alt: Any, found: Plan, norm: str) -> Any:
         "y": alt.Y("mass:Q", title=f"Kept {NORMS[norm]} mass", axis=alt.Axis(format="%")),
         "color": alt.Color("rule:N", title=None, scale=scale),
     }
-    if len(values) > 1:
-        encoded["strokeDash"] = alt.StrokeDash("values:N", title=None, sort=values)
-        encoded["shape"] = alt.Shape("values:N", title=None, sort=values)
     base = alt.Chart(alt.Data(values=points)).encode(**encoded)
-    return (base.mark_line() + base.mark_point(size=30)).properties(width=300, height=240)
+    line = base.mark_line()
+    if len(values) > 1:
+        line = line.encode(strokeDash=alt.StrokeDash("values:N", title=None, sort=values))
+    return (line + base.mark_point(size=30, filled=True)).properties(width=300, height=240)
 
 
 def points_of(found: Plan, norm: str) -> Iterator[dict[str, Any]]:
