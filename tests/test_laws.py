@@ -347,3 +347,11 @@ def test_savings_at_equal_energy_count_and_mass_hold_together(rule):
         assert each.times == pytest.approx(1 / (1 - each.saving))
     with pytest.raises(ArgumentError, match="equal is 'bytes', expected one of: energy, count, mass"):
         saving(law, costs, rule, Density(0.1), equal="bytes")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_threshold_is_too_large_or_too_small(name):
+    law = next(each for each in LAWS if each.name == name).of([update_of("real", 1, 300)])
+    for threshold in (0.0, 1e-320, 1e-200, 1e200, 1e308):
+        found = law.beyond(ones(threshold), 0)[0]
+        assert found == pytest.approx(300 if threshold < 1 else 0, abs=1e-9)

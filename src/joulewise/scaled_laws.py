@@ -35,7 +35,9 @@ class _Scaled(Law, ABC):
 
     def beyond(self, thresholds: Floats, power: int) -> Floats:
         """Expected sum of ``|a|^power`` over what exceeds the thresholds: float64[tensors]."""
-        return np.asarray(self.nonzero * self.scale**power * self._upper(thresholds / self.scale, power))
+        with np.errstate(over="ignore"):  # Infinity, which nothing exceeds.
+            tails = thresholds / self.scale
+        return np.asarray(self.nonzero * self.scale**power * self._upper(tails, power))
 
     @abstractmethod
     def _upper(self, tail: Floats, power: int) -> Floats:
@@ -172,7 +174,8 @@ class StudentT(_Scaled):
         first, second = (self.degrees - power) / 2, (power + 1) / 2
         found = np.full(tail.shape, math.inf)
         have = first > 0
-        share = special.betainc(first[have], second, self.degrees[have] / (self.degrees[have] + tail[have] ** 2))
+        with np.errstate(over="ignore"):  # beyond what float64 holds nothing is left
+            share = special.betainc(first[have], second, self.degrees[have] / (self.degrees[have] + tail[have] ** 2))
         whole = special.beta(first[have], second) / special.beta(self.degrees[have] / 2, 0.5)
         found[have] = self.degrees[have] ** (power / 2) * share * whole
         return found
