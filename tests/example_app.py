@@ -16,6 +16,9 @@ from flwr.app import Context, RecordDict
 from joulewise.flower.inprocess import InProcessGrid
 
 SETTINGS = tomllib.loads((deployment.EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
+OWN = {f"joulewise.{key}": value for key, value in SETTINGS["config"]["joulewise"].items()}
+CONFIG = {key: value for key, value in SETTINGS["config"].items() if key != "joulewise"} | OWN
+"""As Flower hands it to an app: the keys of inner tables joined by dots."""
 
 
 def node_configs(state_folder: Path) -> list[dict[str, int | str]]:
@@ -25,8 +28,8 @@ def node_configs(state_folder: Path) -> list[dict[str, int | str]]:
         words = shlex.split(command)
         pairs = shlex.split(words[words.index("--node-config") + 1])
         config = dict(pair.split("=") for pair in pairs)
-        assert config["state-folder"] == "state"
-        configs.append(config | {"partition-id": int(config["partition-id"]), "state-folder": str(state_folder)})
+        assert config["joulewise.store"] == "state"
+        configs.append(config | {"partition-id": int(config["partition-id"]), "joulewise.store": str(state_folder)})
     return configs
 
 
@@ -43,7 +46,7 @@ def run(settings: dict[str, object] | None = None, nodes: list[dict[str, int | s
     finally:
         sys.path.remove(str(deployment.EXAMPLE))
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    config = SETTINGS["config"] | (settings or {})
+    config = CONFIG | (settings or {})
     grid = InProcessGrid(client_app.app, config["nodes"])
     for at, context in enumerate(grid._contexts.values()):
         context.run_config = config

@@ -88,8 +88,7 @@ def compare(folder: Path, rounds: int) -> Comparison:
         time.sleep(IDLE_S)
         idle = counted.since(before)
     nodes = len(deployment.readme_commands("flower-supernode"))
-    up, down = payloads(runs["sparse"][1])
-    sparse, dense = Measured(up, down, *runs["sparse"]), Measured(down, down, *runs["dense"])
+    sparse, dense = (Measured(*payloads(runs[name][1]), *runs[name]) for name in ("sparse", "dense"))
     return Comparison(sparse, dense, idle, rounds, nodes)
 
 

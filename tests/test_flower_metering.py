@@ -105,7 +105,7 @@ def test_sums_are_over_all_nodes_and_of_what_crossed():
 
 
 def test_evaluation_is_counted_too():
-    strategy = Sparse(averaging(fraction_evaluate=1.0, min_evaluate_nodes=1))
+    strategy = Sparse(averaging(fraction_evaluate=1.0, min_evaluate_nodes=1), downlink="off")
     result = strategy.start(Watched(app(Sparsify(PHONE, TopK(), Count(5))), 3), record(model()), num_rounds=1)
     found = result.evaluate_metrics_clientapp[1]
     assert found["joulewise.bytes-down"] == result.train_metrics_clientapp[1]["joulewise.bytes-down"]

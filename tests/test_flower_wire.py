@@ -34,7 +34,7 @@ def test_what_the_wire_carries_beside_payloads_is_a_few_kilobytes_for_each_reque
     for run in (found.dense, found.sparse):
         assert 200 < run.overhead_up < 4000
         assert 100 < run.overhead_down < 4000
-    # The dense app differs in its replies alone.
+    # What is left is a few requests more, with which the dense app fetches whole models.
     difference = found.dense.wire.up - found.sparse.wire.up
     payloads = found.dense.payload_up - found.sparse.payload_up
     assert difference == pytest.approx(payloads, rel=0.2)

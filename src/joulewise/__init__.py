@@ -7,7 +7,8 @@ Price every parameter in joules, send what a joule moves furthest, remember the 
     codec, compress    what goes over the link, and what the client remembers
     ledger             what that cost
 
-`joulewise.flower` adds it to a Flower app; it and the other optional parts are imported by name.
+`joulewise.theory` predicts all of it before there is a message; `joulewise.flower` adds it to a Flower app. These and
+the other optional parts are imported by name.
 """
 
 from joulewise.aggregate import weighted_mean as weighted_mean

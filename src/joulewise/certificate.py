@@ -11,7 +11,7 @@ import numpy.typing as npt
 from joulewise.costs import Costs
 from joulewise.layout import Vector
 from joulewise.ranking import CHUNK, Prefix
-from joulewise.rules import Budget, Joules, Ranked
+from joulewise.rules import Budget, Count, Density, Joules, Projection, Ranked, TopK
 
 Indices = npt.NDArray[np.uint32]
 
@@ -37,6 +37,11 @@ class Certificate:
         """``bound - value``: the kept value is at least the optimum minus this."""
         return self.bound - self.value
 
+    @property
+    def ratio(self) -> float:
+        """``value / bound``: at least this share of the optimum was kept; 1 where there was nothing to keep."""
+        return self.value / self.bound if self.bound else 1.0
+
 
 def certified(
     vector: Vector, costs: Costs, rule: Ranked, budget: Budget, found: Prefix, values: Vector
@@ -53,6 +58,39 @@ def certified(
     # Rounding in these sums could put the bound a hair below what was kept.
     within = value if values is found.values else mass(found.values, rule.norm)
     return Certificate(value, max(value, within + max(0.0, left) * rate))
+
+
+def guaranteed_delta(
+    costs: Costs, rule: Ranked, budget: Budget, found: Prefix | None, quantum: float = 0.0
+) -> float | None:
+    """The delta that theory promises whatever the update is: ``||a - C(a)||^2 <= (1 - delta) ||a||^2``.
+
+    TopK that keeps k of n: ``k/n``. Projection under a budget of B joules, with ``beta = min(1, B / sum c)``:
+    ``beta - max(c) / sum(c)``, less what exact sums round prices up by. All others have none: docs/theory.md shows
+    updates of which CWMP keeps as small a share as one likes.
+
+    Args:
+        costs: prices.
+        rule: that ranked.
+        budget: that ended the ranking.
+        found: the prefix that was kept, for a selection that was made; with nothing left out the promise is 1.
+        quantum: unit of exact sums.
+    """
+    n = costs.layout.n
+    known = (isinstance(rule, TopK) and isinstance(budget, Count | Density)) or (
+        isinstance(rule, Projection) and isinstance(budget, Joules)
+    )
+    if not known:
+        return None
+    if not n or (found is not None and found.misfit is None):
+        return 1.0
+    if isinstance(budget, Count | Density):
+        return budget.count(n) / n
+    assert isinstance(budget, Joules)
+    total = float(costs.per_kept.sum() if costs.per_coordinate else costs.layout.sizes @ costs.per_kept)
+    priced = costs.per_kept if costs.per_coordinate else costs.per_kept[costs.layout.sizes > 0]
+    room = budget.budget - (costs.fixed if budget.includes_fixed else 0.0)
+    return max(0.0, min(1.0, room / total) - (float(priced.max()) + n * quantum) / total)
 
 
 def energy_of(costs: Costs, indices: Indices) -> float:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console, Group
@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 import joulewise
-from joulewise import cli_bench, cli_calibrate, cli_devices, cli_explain, cli_meters, kernel
+from joulewise import cli_bench, cli_calibrate, cli_devices, cli_explain, cli_meters, cli_plan, kernel
 from joulewise.errors import (
     ArgumentError,
     CostError,
@@ -71,6 +71,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("explain")(cli_explain.explain)
+app.command("plan")(cli_plan.plan)
 app.add_typer(cli_devices.app, name="devices")
 app.command("calibrate")(cli_calibrate.calibrate)
 app.command("meters")(cli_meters.meters)
@@ -167,6 +168,10 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Change the study; repeatable.", show_default=False),
     ] = None,
     meter: Annotated[bool, typer.Option(help="Measure this machine's energy, where it has sensors.")] = True,
+    record: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLIENT:ROUND", help="Keep an update for joulewise plan; repeatable.", show_default=False),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Run every arm of a study with every seed, then show the table and write the report.
@@ -177,7 +182,10 @@ def run(
 
     Example: joulewise run studies/quickstart.toml --jobs 2 --set rounds=5
     """
-    from joulewise import runs
+    from functools import partial
+
+    from joulewise import recorder, runs
+    from joulewise.flower.app import federate
     from joulewise.progress import View
     from joulewise.study import load
 
@@ -187,7 +195,11 @@ def run(
     view = View(loaded.name, runs.rounds_of(loaded), loaded.rounds, jobs)
     began = datetime.now(UTC).isoformat(timespec="milliseconds")
     sensors = cli_meters.usable() if meter else ()
-    rows = runs.run(loaded, folder, engine=engine, compute=compute, jobs=jobs, resume=resume, meters=sensors)
+    kept = recorder.Recorder(folder, recorder.wanted(record or (), loaded.data.clients, loaded.rounds))
+    recording: dict[str, Any] = {"federate": partial(federate, record=kept)} if kept.wanted else {}
+    rows = runs.run(
+        loaded, folder, engine=engine, compute=compute, jobs=jobs, resume=resume, meters=sensors, **recording
+    )
     try:
         _watched(rows, view)
     except KeyboardInterrupt:
@@ -196,6 +208,9 @@ def run(
     if all(row.timing.started < began for row in view.latest.values()):
         say(f"{folder} holds this study complete, so nothing was run; for another run give another --out")
     _conclude(folder)
+    if kept.wanted:
+        files = sorted((folder / recorder.FOLDER).glob("*.npz"))
+        say(f"updates: {len(files)} files in {folder / recorder.FOLDER}; clients that sat out a round have none")
 
 
 def _conclude(folder: Path) -> None:

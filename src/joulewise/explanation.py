@@ -9,9 +9,10 @@ import msgspec
 from joulewise.airtime import Upload
 from joulewise.changes import Change
 from joulewise.devices import Unit
+from joulewise.expectation import Kept
 from joulewise.layout import Kind
 from joulewise.ledger import Charge
-from joulewise.saving import Kept, Prediction
+from joulewise.saving import Prediction
 from joulewise.spread import Spread
 from joulewise.verdict import Verdict
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from joulewise.ranking import Float64, Ranking, UInt32, sum_of_squares, uniform
 
@@ -18,11 +19,13 @@ class Drawn:
         indices: uint32[k], ascending.
         values: float64[k], each entry over its probability.
         squares: sum of squares of the whole vector.
+        error: expected sum of squared errors, ``sum a^2 (1/q - 1)``; entries that are never sent count ``a^2``.
     """
 
     indices: UInt32
     values: Float64
     squares: float
+    error: float
 
 
 def draw(ranking: Ranking, per_kept: Float64, limit: float, key: int) -> Drawn:
@@ -42,12 +45,21 @@ def draw(ranking: Ranking, per_kept: Float64, limit: float, key: int) -> Drawn:
     slope = solve_slope(ranking, per_kept, limit)
     picked = [np.empty(0, np.uint32)]
     values = [np.empty(0)]
+    error = 0.0 if slope > 0 else squares
     for tensor, start, stop in ranking.segments() if slope > 0 else ():
         chance = chances(ranking.scores(tensor, start, stop), slope)
         places = np.flatnonzero(uniform(key, start, stop) < chance)
         picked.append((places + start).astype(np.uint32))
         values.append(ranking.a[start:stop][places] / chance[places])
-    return Drawn(np.concatenate(picked), np.concatenate(values), squares)
+        error += _error(ranking.a[start:stop], chance)
+    return Drawn(np.concatenate(picked), np.concatenate(values), squares, error)
+
+
+def _error(a: npt.NDArray[np.float32], chance: Float64) -> float:
+    """``sum a^2 (1/q - 1)``; an entry whose chance is below what float64 holds is never sent."""
+    squares = np.square(a, dtype=np.float64)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        return float(np.where(chance > 0, squares * (1.0 / chance - 1.0), squares).sum())
 
 
 def chances(scores: Float64, slope: float) -> Float64:

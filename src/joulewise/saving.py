@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import msgspec
 import numpy as np
 
+from joulewise import scaled_laws
+from joulewise.advantage import Equal, compared
 from joulewise.costs import Block, Costs
+from joulewise.expectation import Kept, Outlook
 from joulewise.layout import Vector
-from joulewise.rules import CWMP, Count, Joules, Projection, TopK
+from joulewise.rules import CWMP, Count, Joules, Projection, Rule, TopK
 from joulewise.select import Indices, select
 from joulewise.tensorwise import Floats
 
 Weighed = CWMP | Projection
 """Rules that weigh magnitude by price."""
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """What a rule keeps.
-
-    Args:
-        coordinates: how many; not whole where it is an expectation.
-        energy: what keeping them costs, in the unit of the prices.
-        l1: kept share of the sum of magnitudes.
-        l2: kept share of the sum of squares.
-    """
-
-    coordinates: float
-    energy: float
-    l1: float
-    l2: float
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -72,10 +58,8 @@ class Prediction(msgspec.Struct, frozen=True):
 class Laplace:
     """Expected selections when every coordinate is drawn from one Laplace law, the same for all tensors.
 
-    Magnitudes in units of the scale are exponential. Of tensor g with weight w_g, the score ``|a| w_g`` passes
-    tau with probability ``exp(-t)``, ``t = tau / w_g``, and what passes holds the shares ``(1 + t) exp(-t)``
-    of the tensor's L1 mass and ``(1 + t + t^2 / 2) exp(-t)`` of its squared L2 mass: the tail moments of the
-    exponential law, by parts.
+    The law is that of `joulewise.scaled_laws.Laplace` with a scale of 1: of magnitudes beyond t there are a share
+    ``exp(-t)``, which hold ``(1 + t) exp(-t)`` of the L1 mass and ``(1 + t + t^2 / 2) exp(-t)`` of the squared L2 mass.
 
     Args:
         costs: prices per tensor.
@@ -97,7 +81,7 @@ class Laplace:
     @cached_property
     def topk(self) -> Kept:
         """What TopK keeps: the same share of every tensor."""
-        return self._kept(self._topk_tail)
+        return self._topk.kept(self._topk.at(-math.log(self.density)))
 
     @cached_property
     def topk_counts(self) -> Floats:
@@ -115,28 +99,31 @@ class Laplace:
 
     def saving(self, rule: Weighed) -> float:
         """Share of TopK's energy that `rule` saves at equal energy."""
-        return self._at_equal_energy(rule).saving
+        return self._compared(rule, "energy").saving
 
     def predict(self, rule: Weighed) -> Prediction:
         """What `rule` saves over TopK."""
-        inverse = self._inverse(rule)
-        by_count = _tail(inverse, self._sizes, self.topk.coordinates)
-        both = self._sizes @ np.minimum(np.exp(-by_count), self.density)
+        mine = self._outlook(rule)
+        by_count = mine.reaching("count", self.topk.coordinates)[1].counts
+        both = np.minimum(by_count, self.topk_counts).sum()
         return Prediction(
             type(rule).__name__,
             rule.norm or 1,
-            self._at_equal_energy(rule),
-            self._compared(by_count, rule),
+            self._compared(rule, "energy"),
+            self._compared(rule, "count"),
             float(both) / self.topk.coordinates,
         )
 
-    def _at_equal_energy(self, rule: Weighed) -> Comparison:
-        tails = _tail(self._inverse(rule), self._sizes * self.costs.per_kept, self.topk.energy)
-        return self._compared(tails, rule)
+    def _compared(self, rule: Weighed, equal: Equal) -> Comparison:
+        found = compared(self._outlook(rule), self._topk, self.topk, equal)
+        return Comparison(found.mine, found.same_mass_energy, found.saving)
 
-    def _inverse(self, rule: Weighed) -> Floats:
-        inverse = 1.0 / rule.weights(self.costs.per_kept)
-        return np.asarray(inverse / inverse.max(initial=0.0), dtype=np.float64)
+    def _outlook(self, rule: Rule) -> Outlook:
+        return Outlook(scaled_laws.Laplace(self._sizes, np.ones_like(self._sizes)), self.costs, rule)
+
+    @cached_property
+    def _topk(self) -> Outlook:
+        return self._outlook(TopK())
 
     @property
     def _sizes(self) -> Floats:
@@ -147,22 +134,6 @@ class Laplace:
         missed = 1.0 - self.density
         touched = full * (1.0 - missed**block.elements) + (1.0 - missed**rest)
         return float(block.per_touched @ touched - block.included @ self.topk_counts)
-
-    @property
-    def _topk_tail(self) -> Floats:
-        return np.full(len(self.costs.layout.tensors), -math.log(self.density))
-
-    def _kept(self, tails: Floats) -> Kept:
-        counts = self._sizes * np.exp(-tails)
-        n = self.costs.layout.n
-        l1, l2 = (float(counts @ _moment(tails, norm)) / n for norm in (1, 2))
-        return Kept(float(counts.sum()), float(counts @ self.costs.per_kept), l1, l2)
-
-    def _compared(self, tails: Floats, rule: Weighed) -> Comparison:
-        kept = self._kept(tails)
-        mass = kept.l1 if rule.norm == 1 else kept.l2
-        tail = _root(lambda t: float(np.exp(-t) * _moment(t, rule.norm or 1)), mass)
-        return _comparison(kept, math.exp(-tail) * float(self._sizes @ self.costs.per_kept))
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,28 +230,6 @@ class Recorded:
         order = np.argsort(-magnitude, kind="stable")
         prices = np.repeat(self.costs.per_kept, self.costs.layout.counts(indices))
         return _running_sum(magnitude[order] ** norm), _running_sum(prices[order])
-
-
-def _moment(tail: Floats | float, norm: int) -> Floats | float:
-    """Kept mass over kept count, in units of the mean mass of a coordinate."""
-    return 1.0 + tail if norm == 1 else 1.0 + tail + tail * tail / 2.0
-
-
-def _tail(inverse: Floats, worth: Floats, target: float) -> Floats:
-    """Thresholds ``tau * inverse`` at which what passes, ``sum worth * exp(-t)``, is the target."""
-    return inverse * _root(lambda tau: float(worth @ np.exp(-tau * inverse)), target)
-
-
-def _root(falling: Callable[[float], float], target: float) -> float:
-    """Where a falling function of a number from 0 to infinity meets the target, or 0 where it begins below."""
-    if falling(0.0) <= target:
-        return 0.0
-    low, high = 0.0, 1.0
-    while falling(high) > target:
-        low, high = high, 2.0 * high
-    while (middle := (low + high) / 2.0) not in {low, high}:
-        low, high = (middle, high) if falling(middle) > target else (low, middle)
-    return high
 
 
 def _running_sum(parts: Floats) -> Floats:

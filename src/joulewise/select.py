@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from joulewise.certificate import Certificate, certified, energy_of, mass
+from joulewise.certificate import Certificate, certified, energy_of, guaranteed_delta, mass
 from joulewise.costs import Costs
 from joulewise.errors import RuleError, UpdateError
 from joulewise.inclusion import draw
@@ -51,6 +51,9 @@ class Selection:
         certificate: with Joules budgets of CWMP and Projection.
         delta: achieved contraction ``1 - ||a - C(a)||^2 / ||a||^2``; negative where random scaling
             overshoots.
+        guaranteed_delta: what theory promises of it for every update, where it does: TopK with Count and Density,
+            Projection with Joules.
+        variance: of rules that are unbiased, ``E ||C(a) - a||^2 / ||a||^2`` over their random numbers.
     """
 
     n: int
@@ -59,6 +62,8 @@ class Selection:
     spent: float | None = None
     certificate: Certificate | None = None
     delta: float | None = None
+    guaranteed_delta: float | None = None
+    variance: float | None = None
 
     def dense(self) -> Vector:
         """The sparse vector written out: float32[n], zero where nothing was kept."""
@@ -232,13 +237,16 @@ def _greedy(source: Source, costs: Costs, rule: Ranked, budget: Budget, key: int
         indices, spent = filled(ranking, units, limit, found)
         values = source.vector[indices]
     certificate = certified(source.vector, costs, rule, budget, found, values)
-    delta = min(1.0, mass(values, 2) / found.squares) if found.squares else 1.0
+    promised = guaranteed_delta(costs, rule, budget, found, quantum)
+    delta, variance = min(1.0, mass(values, 2) / found.squares) if found.squares else 1.0, None
+    if isinstance(rule, RandomK) and rule.scale:
+        variance = np.count_nonzero(source.vector) / indices.size - 1.0 if indices.size else float(found.squares > 0)
     if isinstance(rule, RandomK) and rule.scale and indices.size:
         scale = np.count_nonzero(source.vector) / indices.size
         values = _finite(values * np.float64(scale), indices, costs.layout)
         delta = _delta(source.vector, indices, values, found.squares)
     energy = spent * quantum if isinstance(budget, Joules) else energy_of(costs, indices)
-    selection = Selection(source.vector.size, indices, values, energy, certificate, delta)
+    selection = Selection(source.vector.size, indices, values, energy, certificate, delta, promised, variance)
     return Chosen(selection, source, found.misfit is None)
 
 
@@ -294,7 +302,8 @@ def _least_variance(vector: Vector, costs: Costs, budget: Budget, key: int) -> S
     drawn = draw(ranking, per_kept, _expected_limit(budget, costs), key)
     values = _finite(drawn.values, drawn.indices, costs.layout)
     delta = _delta(vector, drawn.indices, values, drawn.squares)
-    return Selection(vector.size, drawn.indices, values, energy_of(costs, drawn.indices), None, delta)
+    variance = drawn.error / drawn.squares if drawn.squares else 0.0
+    return Selection(vector.size, drawn.indices, values, energy_of(costs, drawn.indices), None, delta, None, variance)
 
 
 def _expected_limit(budget: Budget, costs: Costs) -> float:

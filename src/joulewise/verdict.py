@@ -7,7 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from joulewise.saving import Kept, Prediction
+from joulewise.expectation import Kept
+from joulewise.saving import Prediction
 from joulewise.spread import Spread
 
 Answer = Literal["does not matter", "matters little", "matters"]

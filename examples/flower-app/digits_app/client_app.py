@@ -9,23 +9,15 @@ from flwr.clientapp import ClientApp
 
 import joulewise as jw
 from digits_app import task
-from joulewise.flower import FileStore, Sparsify
+from joulewise.flower import Sparsify
+
+# Device, density and a folder for what a client has not sent yet come from the configuration of run and SuperNode.
+sparsify = Sparsify(rule=jw.CWMP(), feedback=jw.ErrorFeedback())
 
 
 def sparse(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-    """joulewise, with what this SuperNode's ``--node-config`` says of its device and of a folder for its state."""
-    settings = {**context.run_config, **context.node_config}
-    if not settings["sparse"]:
-        return call_next(message, context)
-    folder = settings.get("state-folder")
-    sparsify = Sparsify(
-        device=str(settings["device"]),
-        rule=jw.CWMP(),
-        budget=jw.Density(float(settings["density"])),
-        feedback=jw.ErrorFeedback(),
-        store=None if folder is None else FileStore(str(folder)),
-    )
-    return sparsify(message, context, call_next)
+    """joulewise, unless the run says ``sparse=false``, to compare; an app of your own takes `sparsify` itself."""
+    return sparsify(message, context, call_next) if context.run_config["sparse"] else call_next(message, context)
 
 
 app = ClientApp(mods=[sparse])

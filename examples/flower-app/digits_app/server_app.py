@@ -9,16 +9,15 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from digits_app import task
-from joulewise.charges import total
-from joulewise.flower import Sparse, SparseGrid
+from joulewise.flower import Sparse
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train with FedAvg and print each round."""
-    config, grid = context.run_config, SparseGrid(grid)
+    """Train with FedAvg and print what each round took and gave."""
+    config = context.run_config
     nodes = int(config["nodes"])
     strategy = Sparse(
         FedAvg(
@@ -33,21 +32,26 @@ def main(grid: Grid, context: Context) -> None:
         initial_arrays=ArrayRecord(task.new_model().state_dict()),
         num_rounds=int(config["num-server-rounds"]),
         timeout=float(config["reply-timeout-s"]),
-        evaluate_fn=lambda number, arrays: tested(number, arrays, grid),
+        evaluate_fn=tested,
     )
+    for number, metrics in result.train_metrics_clientapp.items():
+        accuracy = result.evaluate_metrics_serverapp[number]["accuracy"]
+        print(f"round {number}: accuracy {accuracy:.3f}, {took(metrics)}")
     print(f"model {digest(result.arrays)}")
 
 
-def tested(number: int, arrays: ArrayRecord, grid: SparseGrid) -> MetricRecord:
-    """Test the model after a round, and say what the round took."""
+def tested(_: int, arrays: ArrayRecord) -> MetricRecord:
+    """Test the model after a round."""
     model = task.new_model()
     model.load_state_dict(arrays.to_torch_state_dict())
-    share = task.accuracy(model, task.test_part())
-    clients = grid.take_results()
-    up, down = sum(client.bytes_up for client in clients), sum(client.bytes_down for client in clients)
-    energy = sum(total(client.charges) for client in clients)
-    print(f"round {number}: accuracy {share:.3f}, {up} bytes up, {down} bytes down, {energy:.3f} J")
-    return MetricRecord({"accuracy": share, "bytes-up": up, "bytes-down": down, "energy": energy})
+    return MetricRecord({"accuracy": task.accuracy(model, task.test_part())})
+
+
+def took(metrics: MetricRecord) -> str:
+    """What all clients together sent and received in a round, and the joules that joulewise works out of it."""
+    joules = metrics.get("joulewise.joules")  # Not there without joulewise on the clients.
+    energy = "not priced" if joules is None else f"{joules:.3f} J"
+    return f"{metrics['joulewise.bytes-up']} bytes up, {metrics['joulewise.bytes-down']} bytes down, {energy}"
 
 
 def digest(arrays: ArrayRecord) -> str:

@@ -31,6 +31,7 @@ from joulewise.flower.mod import Sparsify
 from joulewise.flower.rounds import Invited, Round, participants, play, roster
 from joulewise.flower.state import AbstractStore, ContextStore, MemoryStore
 from joulewise.learning import Data, Dataset, Examples, Model, Training
+from joulewise.recorder import Recorder
 from joulewise.results import ClientResult, ServerResult
 
 Engine = Literal["inprocess", "ray"]
@@ -138,6 +139,7 @@ def federate(
     engine: Engine = "inprocess",
     compute: Compute = "cpu",
     resume: Arrays | None = None,
+    record: Recorder | None = None,
 ) -> Generator[RoundOutcome, None, None]:
     """Run an arm with a seed and yield its rounds.
 
@@ -149,6 +151,7 @@ def federate(
         engine: ``inprocess`` calls clients one after another in this process; ``ray`` is Flower's simulation.
         compute: where clients train.
         resume: a checkpoint of the same arm and seed; the rounds after it are run.
+        record: keeps the updates that it was asked for.
 
     Raises:
         StudyError: the devices do not fit, or `resume` is given with an engine that cannot go on.
@@ -162,7 +165,8 @@ def federate(
             f"engine 'ray' cannot go on from a checkpoint of arm {arm.name!r}; use engine 'inprocess', which "
             "gives the same bits, or begin anew"
         )
-    rounds = _on_ray(arm, seed, compute) if engine == "ray" else _in_process(arm, seed, compute, resume)
+    record = None if record is None else record.of(arm.name, seed)
+    rounds = _on_ray(arm, seed, compute, record) if engine == "ray" else _in_process(arm, seed, compute, resume, record)
     # Closed at once, whatever happens: an engine that is no longer wanted must not go on.
     with _quiet_flower(), contextlib.closing(rounds):
         began = time.perf_counter()
@@ -176,9 +180,9 @@ def federate(
 Rounds = Generator[tuple[Round, dict[str, npt.NDArray[Any]] | None], None, None]
 
 
-def _in_process(arm: Arm, seed: int, compute: Compute, resume: Arrays | None) -> Rounds:
+def _in_process(arm: Arm, seed: int, compute: Compute, resume: Arrays | None, record: Recorder | None) -> Rounds:
     store, strategy = MemoryStore(), arm.strategy.make()
-    inner = inprocess.InProcessGrid(client_app(arm, seed, compute, store), arm.data.clients)
+    inner = inprocess.InProcessGrid(client_app(arm, seed, compute, store, record), arm.data.clients)
     grid = Invited(inner, arm.strategy.downlink)
     nodes = roster(grid.inner, arm.data.clients)
     partitions = {node: partition for partition, node in nodes.items()}
@@ -199,7 +203,7 @@ def _in_process(arm: Arm, seed: int, compute: Compute, resume: Arrays | None) ->
         yield finished, packed
 
 
-def _on_ray(arm: Arm, seed: int, compute: Compute) -> Rounds:
+def _on_ray(arm: Arm, seed: int, compute: Compute, record: Recorder | None) -> Rounds:
     """Flower's simulation calls the server's side; a queue turns that into a generator."""
     done: queue.Queue[Round | BaseException | None] = queue.Queue()
     stop = threading.Event()
@@ -214,7 +218,7 @@ def _on_ray(arm: Arm, seed: int, compute: Compute) -> Rounds:
     def run() -> None:
         try:
             gpus = 1.0 / arm.data.clients if compute == "cuda" else 0.0
-            app = client_app(arm, seed, compute, ContextStore())
+            app = client_app(arm, seed, compute, ContextStore(), record)
             inprocess.simulate(main, app, arm.data.clients, gpus, stop)
             done.put(None)
         except BaseException as error:  # Handed to the caller's thread, which raises it.
@@ -233,7 +237,9 @@ def _on_ray(arm: Arm, seed: int, compute: Compute) -> Rounds:
         thread.join()
 
 
-def client_app(arm: Arm, seed: int, compute: Compute, store: AbstractStore) -> ClientApp:
+def client_app(
+    arm: Arm, seed: int, compute: Compute, store: AbstractStore, record: Recorder | None = None
+) -> ClientApp:
     """The app of every client of an arm: trains on its partition, sends what the arm's compressor chooses."""
     compressor = arm.compressor
     mod = Sparsify(
@@ -245,6 +251,7 @@ def client_app(arm: Arm, seed: int, compute: Compute, store: AbstractStore) -> C
         seed=seed,
         store=store,
         multiply_accumulates=_multiply_accumulates(arm),
+        record=record,
     )
     app = ClientApp(mods=[mod])
 

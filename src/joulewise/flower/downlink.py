@@ -15,19 +15,21 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from joulewise.errors import FederationError, RuleError
 from joulewise.flower import patch, wire
 from joulewise.flower.lossy import Lossy, followed
 from joulewise.flower.notes import BEFORE, HELD, MISSING, VERSION, noted
-from joulewise.flower.parcels import Download, Model, Parcel, changes_alone, deliver, model_of
-from joulewise.flower.patch import Version
+from joulewise.flower.parcels import Booked, Changes, Download, Model, Parcel, changes_alone, deliver, model_of
+from joulewise.flower.patch import Positions, Version
 from joulewise.flower.versions import WORTH, Versions
 from joulewise.layout import Kind
 
 Setting = Literal["off", "lossless"] | Lossy
+
+MOST_CHANGES = 8
 
 _log = logging.getLogger("joulewise")
 
@@ -51,6 +53,7 @@ class Downlink:
         self._followed: bytes | None = None  # Checksum of the server's model that the public one has last followed.
         self._held: dict[int, Version | None] = {}  # Nodes that run Sparsify.
         self._unbooked: dict[int, int] = {}
+        self._changed: dict[int, tuple[Positions, ...] | None] = {}
         self._told = False
         self._lock = threading.Lock()  # Legacy servers ask each client from a thread of its own.
 
@@ -86,10 +89,10 @@ class Downlink:
         self.downloads = downloads
         return [parcel.request for parcel in sent], replies, downloads
 
-    def book(self, node: int) -> int:
-        """Bytes that a node was sent since this was last asked for; it has answered with a compressed reply."""
+    def book(self, node: int) -> Booked:
+        """What a node was sent since this was last asked for; it has answered with a compressed reply."""
         self._held.setdefault(node, None)
-        return self._unbooked.pop(node, 0)
+        return Booked(self._unbooked.pop(node, 0), self._changed.pop(node, None), self._versions.form)
 
     def refuse_whole(self, node: int) -> None:
         """A whole model came back from a node.
@@ -128,7 +131,7 @@ class Downlink:
         # Where everything changes, the next model will be sent whole too: nodes need not keep this one.
         share = self._versions.share if version == self._versions.newest else None
         moved = share is not None and share > WORTH
-        if moved and not self._told:
+        if moved and self._held and not self._told:  # Where no node runs Sparsify, there is nothing to spare.
             self._told = True
             _log.warning(
                 "the new model differs from the one before in %.0f %% of its elements, so nodes are sent it whole: "
@@ -155,7 +158,9 @@ class Downlink:
         if node not in self._held:  # It may have no Sparsify: then its reply is a model, and not for a public one.
             return self._parcel(request, model, model.own)
         changes = self._changes(self._held[node], model)
-        return self._parcel(request, model, model.public if changes is None else changes_alone(changes))
+        if changes is None:
+            return self._parcel(request, model, model.public)
+        return self._parcel(request, model, changes_alone(changes), changes.positions)
 
     def _whole(self, parcel: Parcel) -> Parcel:
         """The same request anew, with the whole model."""
@@ -168,8 +173,9 @@ class Downlink:
         )  # fmt: skip
         return self._parcel(request, model, model.public)
 
-    def _parcel(self, request: Message, model: Model, sent: ArrayRecord) -> Parcel:
+    def _parcel(self, request: Message, model: Model, sent: ArrayRecord, changed: Positions | None = None) -> Parcel:
         node, size = request.metadata.dst_node_id, wire.size_of(sent)
+        self._changed[node] = _further(self._changed.get(node, ()), changed)
         notes: dict[str, str | int] = {}
         if model.version is not None:
             other = sent is model.own and model.own is not model.public  # Of which there is no version.
@@ -184,11 +190,14 @@ class Downlink:
         download = Download(node, request.metadata.message_type, *wire.crossing(content), patch.CHANGES not in sent)
         return Parcel(request, content, model, download)
 
-    def _changes(self, held: Version | None, model: Model) -> Array | None:
+    def _changes(self, held: Version | None, model: Model) -> Changes | None:
         if held is None or model.version is None:
             return None
         if held not in model.changes:
-            model.changes[held] = self._versions.changes(held, model.version, model.public)
+            array = self._versions.changes(held, model.version, model.public)
+            positions = self._versions.between(held, model.version)
+            both = None if array is None or positions is None else Changes(array, positions)
+            model.changes[held] = both
         return model.changes[held]
 
     # What a reply says.
@@ -270,6 +279,14 @@ class Downlink:
     def versions(self) -> tuple[Version, ...]:
         """The versions that are kept, from old to new."""
         return tuple(step.version for step in self._versions.steps)
+
+
+def _further(before: tuple[Positions, ...] | None, changed: Positions | None) -> tuple[Positions, ...] | None:
+    """What a node's models have changed, with one more; None for everything."""
+    if before is None or changed is None:
+        return None
+    # A node that is only asked to evaluate would gather more and more.
+    return (*before, changed) if len(before) < MOST_CHANGES else (patch.union((*before, changed)),)
 
 
 def checked(setting: object) -> Setting:

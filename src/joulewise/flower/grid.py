@@ -21,7 +21,7 @@ from joulewise.flower.averaging import Touched
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Downlink, Setting
 from joulewise.flower.metering import Exchange, Pricing
-from joulewise.flower.parcels import Download
+from joulewise.flower.parcels import Booked, Download
 from joulewise.flower.received import Base
 from joulewise.layout import Kind
 from joulewise.results import ClientResult
@@ -236,8 +236,8 @@ class SparseGrid(Grid):
         added = base.plus(decoded)
         self._note(request, sent, base, record)
         self._touched.add(base, decoded)
-        down = self.downlink.book(node)
-        self._results.append(self._result(sent, decoded, base, down, checked.examples(reply)))
+        booked = self.downlink.book(node)
+        self._results.append(self._result(sent, decoded, base, booked, checked.examples(reply)))
         reply.content[wire.array_key(reply.content)] = added
         del reply.content[wire.RECORD]
         return sent.result.partition
@@ -250,11 +250,11 @@ class SparseGrid(Grid):
         self.feedback = self.feedback or sent.feedback
         self._labels.append((sent.rule, sent.budget))
 
-    def _result(self, sent: wire.Reply, decoded: Decoded, base: Base, down: int, examples: int) -> ClientResult:
+    def _result(self, sent: wire.Reply, decoded: Decoded, base: Base, booked: Booked, examples: int) -> ClientResult:
         if self._pricing is not None:
-            return self._pricing.checked(sent, decoded, base.layout, down, examples)
+            return self._pricing.checked(sent, decoded, base.layout, booked, examples)
         # Bytes are what arrived and what was sent here, whatever the node says.
-        return msgspec.structs.replace(sent.result, bytes_up=len(sent.payload), bytes_down=down)
+        return msgspec.structs.replace(sent.result, bytes_up=len(sent.payload), bytes_down=booked.size)
 
     # What follows hands over to the Grid within.
 

@@ -27,12 +27,14 @@ from joulewise.costs import Costs
 from joulewise.devices import Device, list_devices, load_device, shipped
 from joulewise.errors import CostError
 from joulewise.flower import wire
-from joulewise.flower.parcels import Download
+from joulewise.flower.held import Receipt
+from joulewise.flower.parcels import Booked, Download
 from joulewise.flower.wire import Reply
 from joulewise.layout import Layout
 from joulewise.ledger import DOWNLINK_TERM, UPLINK_TERMS, Charge, round_charges, uplink_charges
 from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
+from joulewise.residency import flash_of
 from joulewise.results import ClientResult
 
 PREFIX = "joulewise."
@@ -108,7 +110,7 @@ class Pricing:
         """The device of that name; None where it is not known here. A path of a node is never opened."""
         return self._own.get(name) or (_shipped(name) if name in list_devices() else None)
 
-    def checked(self, sent: Reply, decoded: Decoded, layout: Layout, bytes_down: int, examples: int) -> ClientResult:
+    def checked(self, sent: Reply, decoded: Decoded, layout: Layout, booked: Booked, examples: int) -> ClientResult:
         """A reply's result with everything in it that the server can work out, and without charges otherwise."""
         claimed, counts = sent.result, layout.counts(decoded.selection.indices)
         delta = claimed.delta if claimed.delta is not None and 0 <= claimed.delta <= 1 else None
@@ -116,8 +118,8 @@ class Pricing:
             claimed,
             examples=examples,
             bytes_up=len(sent.payload),
-            bytes_down=bytes_down,
-            charges=self._charges(sent, decoded, layout, bytes_down, examples),
+            bytes_down=booked.size,
+            charges=self._charges(sent, decoded, layout, booked, examples),
             kept_by_tensor=tuple(counts.tolist()),
             parameters=layout.n,
             delta=delta,
@@ -125,12 +127,14 @@ class Pricing:
         )
 
     def _charges(
-        self, sent: Reply, decoded: Decoded, layout: Layout, bytes_down: int, examples: int
+        self, sent: Reply, decoded: Decoded, layout: Layout, booked: Booked, examples: int
     ) -> tuple[Charge, ...]:
         device = self.device(sent.device)
         if device is None:
             return ()
         macs = self.multiply_accumulates
+        flash = device.memory is not None and flash_of(device.memory) is not None
+        changed, names = Receipt(changed=booked.positions if flash else None, form=booked.form).rewritten(layout)
         try:
             costs = _costs(layout, device, decoded.values, self.boundary)
             encoded = encode_detailed(decoded.selection, layout, decoded.values, decoded.whole or None)
@@ -138,11 +142,12 @@ class Pricing:
                 uplink_charges(encoded, decoded.selection, costs),
                 layout,
                 device,
-                bytes_down=bytes_down,
+                bytes_down=booked.size,
                 multiply_accumulates=None if macs is None else macs * examples,
                 remembers=sent.feedback,
                 boundary=self.boundary,
-                rewritten=rewriting(costs, decoded.selection.indices),
+                rewritten=rewriting(costs, decoded.selection.indices, changed),
+                rewritten_wholes=[tensor for tensor in layout.wholes if tensor.name in names],
             )
         except CostError:  # The device lacks what the boundary needs.
             return ()

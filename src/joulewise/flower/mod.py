@@ -23,6 +23,7 @@ from joulewise.layout import Arrays, Kind, Layout
 from joulewise.ledger import round_charges
 from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
+from joulewise.recorder import Recorder
 from joulewise.residency import flash_of
 from joulewise.results import ClientResult
 from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule, budget_text
@@ -64,6 +65,7 @@ class Sparsify:
         store: where the client's state lies; the default is Flower's `Context.state`.
         multiply_accumulates: of a client's training in a round on each of its examples, for the ledger: epochs times
             those of one training step on an example. None to leave training out of the charges.
+        record: keeps the updates that it was asked for; None to keep none.
 
     Raises:
         ProfileError: a device is not there or its file is wrong.
@@ -88,6 +90,7 @@ class Sparsify:
         seed: int = 0,
         store: AbstractStore | None = None,
         multiply_accumulates: float | None = None,
+        record: Recorder | None = None,
     ) -> None:
         names = () if device is None else (device,) if isinstance(device, str) else tuple(device)
         for name in dict.fromkeys(names):
@@ -101,6 +104,7 @@ class Sparsify:
             seed=seed,
             store=store or ContextStore(),
             multiply_accumulates=multiply_accumulates,
+            record=record,
         )
         _check_budget(self._settings)
 
@@ -156,6 +160,8 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
         )
     number = int(str(config.get("server-round", state.sequence + 1)))
     update = layout.flatten(after) - layout.flatten(before)
+    if settings.record is not None:
+        settings.record.keep(partition, number, update, layout)
     most, whole = privacy.norm_left(config, before, after, layout), after if layout.wholes else None
     try:
         seed = [settings.seed, number, partition, 1]

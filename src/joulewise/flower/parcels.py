@@ -8,7 +8,7 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from joulewise.flower import patch, wire
-from joulewise.flower.patch import Version
+from joulewise.flower.patch import Positions, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,36 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Changes:
+    """What a node is sent instead of a model, and which elements it changes."""
+
+    array: Array
+    positions: Positions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Booked:
+    """What a node was sent since its last compressed reply.
+
+    Args:
+        size: bytes of models.
+        changed: of each, which elements it changed; None where one was whole.
+        form: of the model that they count in.
+    """
+
+    size: int
+    changed: tuple[Positions, ...] | None = None
+    form: patch.Form | None = None
+
+    @property
+    def positions(self) -> Positions | None:
+        """Which elements were changed in all; None for every one."""
+        if self.changed is None or self.form is None:
+            return None
+        return patch.union(self.changed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """A model that is sent in this round: the server's own, the one that nodes get, its version, whether to keep it."""
 
@@ -48,7 +78,7 @@ class Model:
     public: ArrayRecord
     version: Version | None
     keep: bool = True
-    changes: dict[Version, Array | None] = field(default_factory=dict)
+    changes: dict[Version, Changes | None] = field(default_factory=dict)
 
 
 def model_of(request: Message) -> ArrayRecord | None:
@@ -57,9 +87,9 @@ def model_of(request: Message) -> ArrayRecord | None:
     return wire.only_arrays(request.content) if kind in {"train", "evaluate"} and request.has_content() else None
 
 
-def changes_alone(changes: Array) -> ArrayRecord:
+def changes_alone(changes: Changes) -> ArrayRecord:
     """Changes in the place of a model."""
-    return ArrayRecord({patch.CHANGES: changes})
+    return ArrayRecord({patch.CHANGES: changes.array})
 
 
 def deliver(grid: Grid, parcels: list[Parcel], timeout: float | None) -> list[Message]:

@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -248,6 +248,13 @@ _described = msgspec.json.Decoder(list[tuple[str, str, list[int], str]])
 def layout_of(form: Form) -> Layout:
     """All elements of a model one after another, whatever their type: what positions count in."""
     return Layout(tuple(Tensor(part.name, (part.size,), "vector", part.element.str) for part in form))
+
+
+def union(changed: Sequence[Positions]) -> Positions:
+    """All positions, ascending, each once."""
+    if len(changed) == 1:
+        return changed[0]
+    return np.unique(np.concatenate([np.empty(0, np.uint32), *changed]))
 
 
 def own_positions(positions: Positions, form: Form) -> list[tuple[slice, Part, npt.NDArray[np.int64]]]:

@@ -22,6 +22,7 @@ from joulewise.errors import JoulewiseError, RuleError, SettingError
 from joulewise.flower.state import AbstractStore, ContextStore, FileStore
 from joulewise.layout import Kind
 from joulewise.prices import Boundary
+from joulewise.recorder import Recorder
 from joulewise.rules import Bytes, Count, Dense, Density, Joules, Price, Rule
 
 PREFIX = "joulewise."
@@ -42,6 +43,7 @@ class Settings:
         seed: of random rules.
         store: where the client's state lies.
         multiply_accumulates: of training on one example, for the ledger.
+        record: keeps updates that were asked for; None for none.
     """
 
     devices: tuple[str, ...]
@@ -52,6 +54,7 @@ class Settings:
     seed: int
     store: AbstractStore
     multiply_accumulates: float | None
+    record: Recorder | None = None
 
     @property
     def all_kinds(self) -> dict[str, Kind]:

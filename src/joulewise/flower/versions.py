@@ -91,15 +91,19 @@ class Versions:
             wanted: a kept version.
             record: the model of that version.
         """
-        known = [step.version for step in self.steps]
-        if self.form is None or held not in known or wanted not in known:
-            return None
-        first, last = sorted((known.index(held), known.index(wanted)))
-        positions = _union([step.changed for step in self.steps[first + 1 : last + 1]])
-        if positions.size > WORTH * patch.layout_of(self.form).n:
+        positions = self.between(held, wanted)
+        if self.form is None or positions is None or positions.size > WORTH * patch.layout_of(self.form).n:
             return None
         changes = patch.write(held, wanted, record, self.form, positions)
         return changes if len(changes.data) < wire.size_of(record) else None
+
+    def between(self, one: Version, other: Version) -> Positions | None:
+        """Where two kept versions may differ; None where one is not kept."""
+        known = [step.version for step in self.steps]
+        if one not in known or other not in known:
+            return None
+        first, last = sorted((known.index(one), known.index(other)))
+        return patch.union([step.changed for step in self.steps[first + 1 : last + 1]])
 
     def packed(self) -> dict[str, npt.NDArray[Any]]:
         """As named arrays, for a checkpoint."""
@@ -149,9 +153,3 @@ def _affordable(steps: tuple[Step, ...], n: int) -> tuple[Step, ...]:
         if taken > n:
             return steps[place:]
     return steps
-
-
-def _union(changed: list[Positions]) -> Positions:
-    if len(changed) == 1:
-        return changed[0]
-    return np.unique(np.concatenate([np.empty(0, np.uint32), *changed]))

@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 
 import joulewise as jw
 from durable.sums import change
-from joulewise.flower import FileStore, Sparsify
+from joulewise.flower import Sparsify
 
 Next = Callable[[Message, Context], Message]
 
@@ -41,20 +41,9 @@ def noted(message: Message, context: Context, call_next: Next) -> Message:
     return reply
 
 
-def sparse(message: Message, context: Context, call_next: Next) -> Message:
-    """joulewise with this node's device and folder."""
-    config = context.node_config
-    sparsify = Sparsify(
-        str(config["device"]),
-        rule=jw.CWMP(),
-        budget=jw.Density(0.1),
-        feedback=jw.ErrorFeedback(),
-        store=FileStore(str(config["state-folder"])),
-    )
-    return sparsify(message, context, call_next)
-
-
-app = ClientApp(mods=[noted, sparse])
+# This node's device and folder are in its --node-config.
+sparsify = Sparsify(rule=jw.CWMP(), budget=jw.Density(0.1), feedback=jw.ErrorFeedback())
+app = ClientApp(mods=[noted, sparsify])
 
 
 @app.train()

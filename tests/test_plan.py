@@ -1,0 +1,255 @@
+"""`joulewise plan` and `joulewise run --record`, as a user meets them; and plans against messages that are made."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+import joulewise as jw
+from joulewise import cli, plan_figure, theory
+from joulewise.errors import ArgumentError
+from joulewise.ledger import total
+from joulewise.modelfile import load_layout, load_update
+from joulewise.plan import VALUE_BITS, Plan, plan
+from joulewise.recorder import Recorder, wanted
+from joulewise.rules import CWMP, Bytes, Count, Dense, Density, Joules, MinVariance, Price, Projection, TopK
+
+LTE = jw.load_device("phone-lte-2021")
+LAYOUT = jw.Layout.of({
+    "conv.weight": np.ones((32, 16, 3, 3)),
+    "fc.weight": np.ones((10, 3000)),
+    "norm.bias": np.ones(200),
+})  # fmt: skip
+
+
+def recorded(seed: int = 0) -> np.ndarray:
+    scales = np.repeat([1.0, 0.2, 3.0], LAYOUT.sizes)
+    return (np.random.default_rng(seed).laplace(size=LAYOUT.n) * scales * 1e-3).astype(np.float32)
+
+
+@pytest.mark.parametrize("values", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("budget", [Density(0.02), Density(0.2), Joules(0.002), Bytes(9000)], ids=repr)
+def test_a_plan_tells_size_and_energy_of_the_message_that_a_compressor_makes(budget, values):
+    update = recorded()
+    found = plan(update, LAYOUT, LTE, budgets=[budget], values=[values])
+    costs = jw.price(LAYOUT, LTE, VALUE_BITS[values])
+    assert len(found.choices) == 3
+    for choice in found.choices:
+        sent = jw.Compressor(choice.rule, budget, values).compress(update, None, costs)
+        spent = total(charge for charge in sent.charges if charge.term == "kept")
+        loose = 0.06 if values != "int8" else 0.25  # the plan's note says so
+        assert choice.kept.energy == pytest.approx(spent, rel=loose)
+        assert choice.payload_bytes == pytest.approx(len(sent.payload), rel=loose)
+        assert choice.kept.coordinates == pytest.approx(sent.selection.indices.size, rel=loose)
+        assert choice.kept.l2 == pytest.approx(sent.selection.delta, rel=0.05 if values != "int8" else 0.1)
+
+
+def test_how_much_more_topk_needs_is_what_it_really_needs():
+    update, device = recorded(), jw.load_device("synthetic-kind-10")
+    costs = jw.price(LAYOUT, device)
+    for choice in plan(update, LAYOUT, device, budgets=[Density(0.1)]).choices[1:]:
+        kept = jw.select(update, costs, choice.rule, choice.budget)
+        norm = choice.rule.norm
+        target = (np.abs(kept.values.astype(float)) ** norm).sum()
+        order = np.argsort(-np.abs(update), kind="stable")
+        mass = np.cumsum(np.abs(update[order].astype(float)) ** norm)
+        spent = np.cumsum(np.repeat(costs.per_kept, LAYOUT.sizes)[order])
+        assert choice.times_topk == pytest.approx(float(np.interp(target, mass, spent)) / kept.spent, rel=0.02)
+        assert choice.times_topk > 1.1
+
+
+def test_topk_needs_what_topk_needs_and_promises_are_those_of_selections():
+    found = plan(recorded(), LAYOUT, jw.load_device("synthetic-kind-10"), budgets=[Density(0.1), Joules(3000.0)])
+    by = {(type(each.rule), type(each.budget)): each for each in found.choices}
+    assert by[TopK, Density].times_topk == pytest.approx(1.0)
+    assert by[TopK, Density].guaranteed_delta == pytest.approx(0.1, abs=1e-4)
+    assert by[CWMP, Joules].guaranteed_delta is None
+    costs = jw.price(LAYOUT, jw.load_device("synthetic-kind-10"))
+    kept = jw.select(recorded(), costs, Projection(), Joules(3000.0))
+    assert by[Projection, Joules].guaranteed_delta == pytest.approx(kept.guaranteed_delta, abs=1e-9)
+    assert by[TopK, Joules].variance is None
+    random = plan(
+        recorded(), LAYOUT, jw.load_device("synthetic-kind-10"), rules=[MinVariance()], budgets=[Density(0.1)]
+    )
+    assert random.choices[0].variance > 0
+    assert random.choices[0].times_topk is None
+
+
+def test_pairs_that_do_not_go_together_are_left_out_and_none_at_all_is_an_error():
+    found = plan(recorded(), LAYOUT, LTE, rules=[TopK(), CWMP(), Dense()], budgets=[Price(1.0), Count(10)])
+    assert [(type(each.rule), type(each.budget)) for each in found.choices] == [
+        (TopK, Count),
+        (CWMP, Price),
+        (CWMP, Count),
+    ]
+    with pytest.raises(ArgumentError, match="no rule goes with any of the budgets"):
+        plan(recorded(), LAYOUT, LTE, rules=[TopK()], budgets=[Price(1.0)])
+
+
+def test_a_plan_whose_law_fits_badly_says_so():
+    assert any("fits badly" in note for note in plan(recorded(), LAYOUT, LTE, law="normal").notes)
+    assert plan(recorded(), LAYOUT, LTE).notes == ()
+
+
+WITHOUT_SCIPY = """
+import sys
+sys.modules["scipy"] = None
+import numpy as np
+import joulewise as jw
+from joulewise import theory
+from joulewise.errors import MissingExtra
+from joulewise.explain import explain
+layout = jw.Layout.of({"conv.weight": np.ones((8, 4, 3, 3)), "fc.weight": np.ones((10, 320))})
+update, device = np.random.default_rng(0).laplace(size=layout.n), jw.load_device("synthetic-kind-10")
+assert explain(layout, device, density=0.1).verdict.answer == "matters"
+assert len(theory.plan(update, layout, device).choices) == 18
+assert len(theory.fit(update, layout, "laplace").errors) == 6
+try:
+    theory.fit(update, layout, "normal")
+except MissingExtra as error:
+    assert "joulewise[theory]" in str(error)
+else:
+    raise SystemExit("the normal law needs scipy")
+"""
+
+
+def test_explain_quantiles_and_plans_go_without_scipy_and_other_laws_say_what_to_install():
+    environment = os.environ | {"PYTHONPATH": str(Path(jw.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_SCIPY], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def joule(tmp_path, monkeypatch, capsys):
+    """Type `joulewise ...`; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(cli.warnings, "formatwarning", cli.warnings.formatwarning)  # main changes it
+    np.savez(tmp_path / "u.npz", **LAYOUT.split(recorded()))
+
+    def _joule(*arguments):
+        monkeypatch.setattr(sys, "argv", ["joulewise", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = capsys.readouterr()
+        return end.value.code, printed.out, printed.err
+
+    return _joule
+
+
+def test_the_table_tells_each_choice_and_what_follows(joule):
+    code, out, _ = joule(
+        "plan", "u.npz", "--device", "synthetic-kind-10", "--density", 0.05, "--rule", "TopK", "--rule", "CWMP"
+    )
+    assert code == 0
+    assert "u.npz on synthetic-kind-10: 34,808 parameters" in out
+    rows = [line.split() for line in out.splitlines() if line.strip().startswith(("TopK", "CWMP"))]
+    assert [row[0] for row in rows[:2]] == ["TopK", "CWMP"]
+    assert "note: TopK would need up to 1." in out
+    _, out, _ = joule("plan", "u.npz", "--device", "phone-lte-2021", "--rule", "MinVariance", "--density", 0.1)
+    assert "variance: of unbiased rules" in out
+    _, out, _ = joule("plan", "u.npz", "--device", "phone-lte-2021", "--rule", "TopK")
+    assert "no rule saves 1 % over TopK" in out
+
+
+def test_json_is_the_record_and_nothing_else(joule):
+    code, out, err = joule(
+        "plan", "u.npz", "--device", "phone-lte-2021", "--joules", "0.002", "--values", "float16", "--json"
+    )
+    assert (code, err) == (0, "")
+    found = msgspec.json.decode(out, type=Plan)
+    assert found == plan(recorded(), LAYOUT, LTE, budgets=[Joules(0.002)], values=["float16"])
+
+
+def test_the_figure_has_a_line_for_each_rule_and_value_type(joule, tmp_path):
+    code, out, _ = joule(
+        "plan", "u.npz", "--device", "phone-lte-2021", "--figure", "p.svg", "--values", "float32", "--values", "int8"
+    )
+    assert code == 0
+    assert "figure: p.svg" in out
+    drawn = (tmp_path / "p.svg").read_text()
+    assert all(text in drawn for text in ("TopK", "CWMP", "Projection", "int8", "u on phone-lte-2021"))
+    found = plan(recorded(), LAYOUT, LTE)
+    assert len(list(plan_figure.points_of(found, "l1"))) == len(found.choices)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("missing.npz",), "error: missing.npz cannot be read"),
+        (("u.bin",), "error: u.bin is not an .npz file"),
+        (("u.npz", "--density", "2"), "error: --density is 2, expected a share above 0 and at most 1"),
+        (("u.npz", "--joules", "-1"), "error: --joules is -1, expected a finite energy above 0"),
+        (("u.npz", "--bytes", "0"), "error: --bytes is 0, expected at least 1 byte"),
+        (("u.npz", "--rule", "Dense"), "error: --rule is 'Dense', expected one of: TopK, CWMP"),
+        (("u.npz", "--values", "int4"), "error: --values is 'int4', expected one of: float32"),
+        (("u.npz", "--figure", "p.bmp"), "error: --figure p.bmp ends in '.bmp'"),
+    ],
+)
+def test_what_is_typed_wrongly_is_said_in_one_sentence(joule, arguments, said):
+    code, _, err = joule("plan", *arguments, "--device", "phone-lte-2021")
+    assert code == 2
+    assert said in " ".join(err.split())
+
+
+# ---------------------------------------------------------------- recording
+
+STUDY = """
+name = "small"
+rounds = 2
+seeds = [0]
+[data]
+name = "digits"
+clients = 3
+partition = { name = "IID" }
+[model]
+name = "mlp"
+hidden = [8]
+[fleet]
+devices = { "synthetic-kind-10" = 3 }
+[grid]
+rule = ["Dense", "CWMP"]
+density = [0.1]
+"""
+
+
+def test_a_run_keeps_the_updates_that_were_asked_for_and_a_plan_reads_them(joule, tmp_path):
+    (tmp_path / "s.toml").write_text(STUDY)
+    code, out, err = joule("run", "s.toml", "--out", "r", "--record", "1:1", "--record", "1:2", "--no-meter")
+    assert code == 0, err
+    files = sorted(each.name for each in (tmp_path / "r" / "updates").iterdir())
+    assert len(files) == 4
+    assert all(name.endswith(("-client1-round1.npz", "-client1-round2.npz")) for name in files)
+    assert "updates: 4 files in r/updates" in out
+    first = load_update(f"r/updates/{files[0]}", load_layout(f"r/updates/{files[0]}"))
+    assert 0 < theory.fit(first, jw.Layout.single(first.size)).errors[-1].realised.l2 <= 1
+    code, out, _ = joule("plan", f"r/updates/{files[0]}", "--device", "synthetic-kind-10")
+    assert code == 0
+
+
+def test_a_run_that_records_has_the_rows_of_one_that_does_not(joule, tmp_path):
+    (tmp_path / "s.toml").write_text(STUDY)
+    for arguments in (("--out", "plain"), ("--out", "kept", "--record", "0:2")):
+        assert joule("run", "s.toml", *arguments, "--no-meter", "--set", "rounds=2")[0] == 0
+    from joulewise import rowfile  # noqa: PLC0415 (after the runs)
+
+    plain, kept = (rowfile.read(tmp_path / name) for name in ("plain", "kept"))
+    assert [(row.server, row.clients) for row in plain] == [(row.server, row.clients) for row in kept]
+
+
+@pytest.mark.parametrize("typed", ["x", "1", "3:1", "0:0", "0:3", "-1:1"])
+def test_a_client_or_round_that_is_not_there_is_refused(typed):
+    with pytest.raises(ArgumentError, match=r"^--record .*expected"):
+        wanted([typed], clients=3, rounds=2)
+
+
+def test_file_names_hold_nothing_that_a_path_may_not(tmp_path):
+    path = Recorder(tmp_path, frozenset()).of("CWMP / 1 % (float16)", 3).path(0, 2)
+    assert path.name == "CWMP_1_float16-seed3-client0-round2.npz"
