@@ -20,6 +20,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg, FedAvgM, Strategy
+from scipy import stats
 
 from joulewise import learning
 from joulewise.compress import ErrorFeedback
@@ -126,11 +127,16 @@ def main() -> None:
     columns = ("up", "down train", "down evaluate", "all", "x up", "x both", "accuracy", "s/round")
     print("| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
     dense: Counter[str] = Counter()
+    plain: np.ndarray = np.empty(0)
+    compared = []
     for name, case in cases.items():
         found = [case(seed) for seed in range(options.seeds)]
         total: Counter[str] = sum((each for each, *_ in found), Counter())
         dense = dense or total
         accuracy, seconds = (np.array([each[place] for each in found]) for place in (1, 2))
+        plain = plain if plain.size else accuracy
+        if name.endswith("lossless"):
+            compared.append(f"{name}: {against(accuracy, plain)}")
         parts = [total[what] / options.seeds / 1e6 for what in ("up", "down train", "down evaluate")]
         factors = dense["up"] / total["up"], dense.total() / total.total()
         spread = f" ± {accuracy.std(ddof=1):.1%}" if options.seeds > 1 else ""
@@ -140,6 +146,18 @@ def main() -> None:
             f"{np.median(seconds):.2f} |",
             flush=True,
         )
+    if options.seeds > 1:
+        print("\naccuracy less that of dense FedAvg, paired by seed, with its 95 % interval:")
+        print("\n".join(compared))
+
+
+def against(accuracy: np.ndarray, plain: np.ndarray) -> str:
+    """The mean difference in percentage points with its interval, by Student's t over seeds."""
+    difference = 100 * (accuracy - plain)
+    if difference.size < 2 or not difference.any():
+        return f"{difference.mean():+.2f} points"
+    low, high = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+    return f"{difference.mean():+.2f} points ({low:+.2f} to {high:+.2f})"
 
 
 if __name__ == "__main__":

@@ -353,9 +353,7 @@ def check_history(make_app, states, fates):
             assert np.array_equal(applied[node - 1] + waiting, made[node - 1])
 
 
-@given(FATES, st.integers(0, 30))
-@settings(max_examples=60)
-def test_every_update_is_applied_waits_or_is_under_way_whatever_gets_lost(fates, count):
+def check_in_memory(fates, count):
     store = MemoryStore()
     check_history(
         lambda: app(compressing(store, count)),
@@ -364,9 +362,7 @@ def test_every_update_is_applied_waits_or_is_under_way_whatever_gets_lost(fates,
     )
 
 
-@given(FATES, st.integers(0, 30))
-@settings(max_examples=25)
-def test_files_keep_what_waits_whatever_gets_lost_and_restarted(fates, count):
+def check_in_files(fates, count):
     with tempfile.TemporaryDirectory() as folder:
 
         def states():
@@ -375,6 +371,21 @@ def test_files_keep_what_waits_whatever_gets_lost_and_restarted(fates, count):
 
         contexts = Watched(app(), CLIENTS)._contexts
         check_history(lambda: app(compressing(FileStore(folder), count)), states, fates)
+
+
+# benchmarks/histories.py goes through thousands.
+
+
+@given(FATES, st.integers(0, 30))
+@settings(max_examples=60)
+def test_every_update_is_applied_waits_or_is_under_way_whatever_gets_lost(fates, count):
+    check_in_memory(fates, count)
+
+
+@given(FATES, st.integers(0, 30))
+@settings(max_examples=25)
+def test_files_keep_what_waits_whatever_gets_lost_and_restarted(fates, count):
+    check_in_files(fates, count)
 
 
 def test_a_strategy_that_returns_no_arrays_gives_the_updates_back():
