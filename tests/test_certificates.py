@@ -1,6 +1,7 @@
 """What a selection promises: certificates against exact optima, contraction, and the variance of random rules."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,3 +166,23 @@ def test_nothing_sent_has_the_variance_of_the_whole_and_everything_none():
     for rule in (MinVariance(), RandomK(scale=True)):
         assert select(a, costs, rule, Count(0), np.random.default_rng(0)).variance == 1.0
         assert select(a, costs, rule, Count(5), np.random.default_rng(0)).variance == 0.0
+
+
+def test_an_item_that_takes_the_whole_budget_is_affordable_whatever_the_others_cost():
+    kept = half_approximation(np.float32([1, 0.5]), np.array([0.1, 1000.0]), CWMP(), Joules(0.1))
+    assert kept.certificate.bound >= 1.0  # {0} is a selection.
+
+
+@pytest.mark.filterwarnings("ignore:the largest price is")
+def test_what_nobody_can_afford_does_not_make_the_sums_coarse():
+    costs = np.full(2000, 1.0001)
+    costs[0] = 3e16
+    kept = half_approximation(np.ones(2000, np.float32), costs, CWMP(), Joules(1000.2))
+    assert kept.certificate.ratio >= 0.5
+    assert kept.indices.size >= 999
+
+
+def test_nothing_kept_contracts_nothing():
+    costs = replace(Costs.of(np.array([1.0, 2.0])), fixed=5.0)
+    kept = half_approximation(np.float32([1, 2]), costs, CWMP(), Joules(1.0, includes_fixed=True))
+    assert (kept.indices.size, kept.delta) == (0, 0.0)

@@ -253,3 +253,29 @@ def test_a_client_or_round_that_is_not_there_is_refused(typed):
 def test_file_names_hold_nothing_that_a_path_may_not(tmp_path):
     path = Recorder(tmp_path, frozenset()).of("CWMP / 1 % (float16)", 3).path(0, 2)
     assert path.name == "CWMP_1_float16-seed3-client0-round2.npz"
+
+
+def test_pages_are_in_the_plan_as_in_the_message():
+    device, rng = jw.load_device("mcu-flash-ble-nrf5340"), np.random.default_rng(3)
+    layout = jw.Layout.of({"conv.weight": np.ones((64, 32, 3, 3)), "fc.weight": np.ones((10, 2000))})
+    update = rng.laplace(size=layout.n).astype(np.float32)
+    found = plan(update, layout, device, budgets=[Density(0.001), Density(0.05)])
+    costs = jw.price(layout, device)
+    for choice in found.choices:
+        sent = jw.Compressor(choice.rule, choice.budget).compress(update, None, costs)
+        spent = total(charge for charge in sent.charges if charge.term in ("kept", "persistence", "blocks"))
+        assert choice.kept.energy == pytest.approx(spent, rel=0.05)
+    assert any("whole lines or pages" in note for note in found.notes)
+
+
+def test_nothing_is_promised_of_joules_where_prices_are_of_bits():
+    found = plan(recorded(), LAYOUT, LTE, budgets=[Joules(0.002), Density(0.02)], rules=[TopK()])
+    assert [choice.guaranteed_delta is None for choice in found.choices] == [True, False]
+
+
+def test_a_number_of_the_table_is_never_broken_in_two(joule, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    _, out, _ = joule("plan", "u.npz", "--device", "synthetic-kind-10")
+    assert "TopK" in out
+    for choice in plan(recorded(), LAYOUT, jw.load_device("synthetic-kind-10"), budgets=[Density(0.2)]).choices:
+        assert f"{choice.kept.energy:.3g}" in out

@@ -210,7 +210,10 @@ def run(
     _conclude(folder)
     if kept.wanted:
         files = sorted((folder / recorder.FOLDER).glob("*.npz"))
-        say(f"updates: {len(files)} files in {folder / recorder.FOLDER}; clients that sat out a round have none")
+        say(
+            f"updates: {len(files)} files in {folder / recorder.FOLDER}; clients that sat out a round have none, "
+            "nor have rounds that were finished before this run"
+        )
 
 
 def _conclude(folder: Path) -> None:

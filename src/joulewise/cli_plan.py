@@ -153,28 +153,41 @@ def _show(found: Plan, update: str) -> None:
     screen = open_console()
     screen.print(f"[bold]{escape(update)}[/] on [bold]{escape(found.device)}[/]: {found.parameters:,} parameters")
     say(f"boundary {found.boundary}; predicted from one update, magnitudes by the {found.law} law")
-    listed = empty_table(
-        "Rule", "Budget", "Values", "Kept", "Energy", "Size", "L1 kept", "L2 kept", "TopK would need", "δ"
-    )
-    for each in found.choices:
-        listed.add_row(*_cells(each, found.unit))
+    rows = [_cells(each, found.unit) for each in found.choices]
+    shown = [name for name in rows[0] if name in ALWAYS or len({row[name] for row in rows}) > 1]
+    listed = empty_table(*shown)
+    for column in listed.columns:
+        column.no_wrap = column.header in UNBROKEN
+    for row in rows:
+        listed.add_row(*(row[name] for name in shown))
     screen.print(listed)
     for note in (*found.notes, *_reading(found)):
         say(f"note: {note}")
 
 
-def _cells(choice: Choice, unit: str) -> Iterator[str]:
+ALWAYS = ("Rule", "Budget", "Kept", "Energy", "Size", "L1 kept", "L2 kept", "TopK needs")
+UNBROKEN = ("Rule", "Kept", "Energy", "Size", "L1 kept", "L2 kept", "TopK needs")
+"""A number that is broken in two lines is read as another number."""
+
+
+def _cells(choice: Choice, unit: str) -> dict[str, str]:
     from joulewise.capacity import size
     from joulewise.rules import budget_text
 
     kept, promised, times = choice.kept, choice.guaranteed_delta, choice.times_topk
-    yield from (type(choice.rule).__name__, budget_text(choice.budget), choice.values, f"{kept.coordinates:,.0f}")
-    yield from (energy(kept.energy, unit), size(round(choice.payload_bytes)))
-    yield from (f"{100 * kept.l1:.2f} %", f"{100 * kept.l2:.2f} %", "" if times is None else f"{times:.2f}x")
-    if choice.variance is not None:
-        yield f"variance {choice.variance:.3g}"
-    else:
-        yield "" if promised is None else f"{promised:.3f}"
+    return {
+        "Rule": type(choice.rule).__name__,
+        "Budget": budget_text(choice.budget),
+        "Values": choice.values,
+        "Kept": f"{kept.coordinates:,.0f}",
+        "Energy": energy(kept.energy, unit),
+        "Size": size(round(choice.payload_bytes)),
+        "L1 kept": f"{100 * kept.l1:.2f} %",
+        "L2 kept": f"{100 * kept.l2:.2f} %",
+        "TopK needs": "" if times is None else f"{times:.2f}x",
+        "δ": "" if promised is None else f"{promised:.3f}",
+        "Variance": "" if choice.variance is None else f"{choice.variance:.3g}",
+    }
 
 
 def _reading(found: Plan) -> Iterator[str]:
@@ -185,6 +198,9 @@ def _reading(found: Plan) -> Iterator[str]:
         name = type(best.rule).__name__
         norm = "L1" if getattr(best.rule, "norm", None) == 1 else "L2"
         yield f"TopK would need up to {best.times_topk:.2f}x the energy of {name} for the same {norm} mass"
-    yield "δ is the contraction that theory promises for every update; size is without header and buffers"
+    yield (
+        "δ is the contraction that theory promises for every update, before values are rounded; under joules it "
+        "promises none where prices are of bits or pages; size is without header and buffers"
+    )
     if any(each.variance is not None for each in found.choices):
         yield "variance: of unbiased rules, the expected squared error over the update's squared length"

@@ -54,6 +54,8 @@ def deviation(
     c, q, n = np.broadcast_arrays(*(np.asarray(each, dtype=np.float64) for each in (prices, chances, sizes)))
     if not 0 < alarm < 1:
         raise ArgumentError(f"alarm is {alarm}, expected a probability above 0 and below 1, such as 0.01")
+    if not ((c >= 0) & (c < math.inf)).all():
+        raise ArgumentError("prices has a number that is negative or not finite, expected energies of at least 0")
     if not ((q >= 0) & (q <= 1)).all():
         raise ArgumentError("chances has a number outside of 0 to 1, expected the probability that each is kept")
     variance, log = float((n * c**2 * q * (1 - q)).sum()), math.log(2 / alarm)
@@ -75,6 +77,9 @@ def variance_interval(prices: npt.ArrayLike, chances: npt.ArrayLike, draws: int,
         draws: how many.
         alarm: probability outside of the interval, at most.
 
+    Raises:
+        ArgumentError: no energy is left to chance.
+
     Example:
         >>> low, high = variance_interval(np.ones(100), np.full(100, 0.5), draws=2000, alarm=1e-2)
         >>> round(low, 3), round(high, 3)
@@ -83,6 +88,8 @@ def variance_interval(prices: npt.ArrayLike, chances: npt.ArrayLike, draws: int,
     c, q = np.asarray(prices, dtype=np.float64), np.asarray(chances, dtype=np.float64)
     two: Floats = q * (1 - q)
     variance = float((c**2 * two).sum())
+    if not variance > 0:
+        raise ArgumentError("nothing is left to chance: expected a price above 0 with a chance between 0 and 1")
     fourth = float((c**4 * two * (1 - 6 * two)).sum())
     half = math.sqrt((fourth + 2 * variance**2) / (draws * alarm)) / variance
     return max(0.0, 1.0 - half), 1.0 + half

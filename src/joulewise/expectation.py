@@ -72,8 +72,9 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
 def predict(law: Law, costs: Costs, rule: Rule, budget: Budget | None = None) -> Predicted:
     """Predict what `select` keeps, before there is an update to select from.
 
-    Filling the rest of a budget adds less than one coordinate per tensor and is left out. Where many magnitudes are
-    equal the threshold falls among them, and as many of each tensor count as meet the budget.
+    Filling the rest of a budget is left out: it spends less than the price of the first coordinate that did not fit,
+    which buys many where others are far cheaper. Where many magnitudes are equal the threshold falls among them, and as
+    many of each tensor count as meet the budget.
 
     Args:
         law: of magnitudes, as `joulewise.theory.fit` gives it.
@@ -171,7 +172,7 @@ class Outlook:
         if isinstance(self.rule, Dense):
             return self.everything
         with np.errstate(over="ignore", divide="ignore"):
-            tails = threshold / self._weights
+            tails = threshold / self.weights
         beyond = [self.law.beyond(tails, power) for power in range(3)]
         if isinstance(self.rule, MinVariance):
             return self._chanced(tails, beyond)
@@ -224,7 +225,8 @@ class Outlook:
         return float(self.law.total(1).sum()), float(self.law.total(2).sum())
 
     @property
-    def _weights(self) -> Floats:
+    def weights(self) -> Floats:
+        """What magnitudes are multiplied by, by tensor."""
         if isinstance(self.rule, MinVariance):
             return np.ones_like(self.costs.per_kept) if self.by_count else 1.0 / np.sqrt(self.costs.per_kept)
         if isinstance(self.rule, Dense):
@@ -274,11 +276,21 @@ def limit(budget: Budget, costs: Costs) -> tuple[Amount, float]:
             raise RuleError("a Price budget is a threshold and has no limit")
 
 
+def _spread(outlook: Outlook, threshold: float | None, sums: Sums) -> Floats:
+    """``sum q (1 - q)`` of each tensor: by chance, or over updates drawn from the law."""
+    if isinstance(outlook.rule, MinVariance) and threshold is not None:
+        # q = |a|/t below t, so that q (1 - q) is the squared error a^2 (1/q - 1) over t^2.
+        tails = threshold / outlook.weights
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(tails > 0, sums.error / tails**2, 0.0)
+    chances = sums.counts / np.maximum(outlook.costs.layout.sizes, 1)
+    return np.asarray(sums.counts * (1.0 - chances), dtype=np.float64)
+
+
 def _predicted(outlook: Outlook, budget: Budget | None, threshold: float | None, sums: Sums) -> Predicted:
     rule, costs = outlook.rule, outlook.costs
     unbiased = isinstance(rule, MinVariance) or (isinstance(rule, RandomK) and rule.scale)
-    chances = sums.counts / np.maximum(costs.layout.sizes, 1)
-    variance = float(costs.per_kept**2 @ (sums.counts * (1.0 - chances)))
+    variance = float(costs.per_kept**2 @ _spread(outlook, threshold, sums))
     return Predicted(
         rule=rule,
         budget=budget,

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from joulewise.certificate import Certificate, energy_of, mass
 from joulewise.costs import Costs
 from joulewise.errors import RuleError
-from joulewise.limits import limit_of
 from joulewise.rules import CWMP, Joules, Projection
 from joulewise.select import Selection, checked_vector, select
 
@@ -53,13 +52,16 @@ def half_approximation(a: Any, costs: Costs | npt.ArrayLike, rule: CWMP | Projec
         )
     costs = costs if isinstance(costs, Costs) else Costs.of(np.asarray(costs, np.float64))
     vector = checked_vector(a, costs.layout)
-    units, limit, _ = limit_of(budget, costs)
-    fits = np.repeat(units <= limit, 1 if costs.per_coordinate else costs.layout.sizes)
-    # What does not fit alone is in no selection; left in, it would end the prefix and raise the bound.
+    room = budget.budget - (costs.fixed if budget.includes_fixed else 0.0)
+    fits = np.repeat(costs.per_kept <= room, 1 if costs.per_coordinate else costs.layout.sizes)
+    # What does not fit alone is in no selection; left in, it would end the prefix, raise the bound, and make the
+    # quantum coarse in which energies are summed.
     affordable = np.where(np.isfinite(vector) & ~fits, np.float32(0), vector)
+    if costs.per_kept.size:
+        costs = replace(costs, per_kept=np.minimum(costs.per_kept, max(room, float(costs.per_kept.min()))))
     greedy = select(affordable, costs, rule, budget)
     if greedy.certificate is None:
-        return greedy
+        return replace(greedy, delta=0.0 if vector.any() else 1.0)
     best = np.array([np.argmax(np.abs(affordable))], np.uint32) if vector.size else greedy.indices
     value = mass(affordable[best], norm)
     if value > greedy.certificate.value:

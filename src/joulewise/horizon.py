@@ -82,7 +82,7 @@ class Steady(Outlook):
     def at(self, threshold: float) -> Sums:
         """Expected sums in a round, at a threshold on the score of a residual."""
         with np.errstate(over="ignore", divide="ignore"):
-            tails = threshold / self._weights
+            tails = threshold / self.weights
         return self._chanced(tails, [self.law.beyond(tails, power) for power in range(3)])
 
 
@@ -167,7 +167,7 @@ def convergence(delta: float, step_size: float, smoothness: float, gap: float, r
             "numbers above 0 and a gap of at least 0"
         )
     root = math.sqrt(1 - delta)
-    memory, step = root / (1 - root), step_size * smoothness
+    memory, step = root * (1 + root) / delta, step_size * smoothness  # root / (1 - root), without cancellation
     factor = 1 - step - (step * memory) ** 2
     bound = 2 * gap / (step_size * rounds * factor) if factor > 0 else math.inf
     return Convergence(delta, memory, step, factor, bound)

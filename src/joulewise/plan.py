@@ -122,7 +122,7 @@ def plan(  # noqa: PLR0913 (the parts of one question, by name)
     for value_type in values:
         costs = price(layout, device, VALUE_BITS[value_type], FIRST_DENSITY, boundary=within)
         choices += [_choice(fitted, costs, rule, budget, value_type) for rule, budget in pairs]
-    notes = (*fitted.notes, *_notes(values))
+    notes = (*fitted.notes, *_notes(values, costs))
     return Plan(
         device=device.name,
         unit=device.unit,
@@ -150,7 +150,9 @@ def _choice(fitted: Fit, costs: Costs, rule: Rule, budget: Budget, value_type: V
         found = _within(fitted, priced, found, value_bits)
     bits = message_bits(found, priced.layout, value_bits)
     kept = msgspec.structs.replace(found.kept, energy=_energy(found, priced, bits))
-    promised = guaranteed_delta(priced, rule, budget, None) if isinstance(rule, Ranked) else None
+    # Under joules a message pays for its header and for whole blocks, of which the theory knows nothing.
+    exact = not isinstance(budget, Joules) or not (priced.per_bit.any() or priced.blocks)
+    promised = guaranteed_delta(priced, rule, budget, None) if isinstance(rule, Ranked) and exact else None
     return Choice(
         rule=rule,
         budget=budget,
@@ -215,9 +217,37 @@ def _within(fitted: Fit, costs: Costs, found: Predicted, value_bits: float) -> P
 
 def _energy(found: Predicted, costs: Costs, bits: Floats) -> float:
     """What a message takes: a price is that of one coordinate more, which is less than the mean of those before it."""
-    if not costs.per_bit.any():
-        return found.kept.energy
-    return float(np.array(found.counts) @ costs.other + bits @ costs.per_bit)
+    counts = np.array(found.counts)
+    own = found.kept.energy if not costs.per_bit.any() else float(counts @ costs.other + bits @ costs.per_bit)
+    return own + block_energy(costs, counts)
+
+
+def block_energy(costs: Costs, counts: Floats) -> float:
+    """What lines and pages are expected to add where kept coordinates lie anywhere in their tensors.
+
+    Of blocks of b elements the share ``1 - (1 - p)^b`` is touched, p the kept share of the tensor; fewer where
+    what is kept lies together.
+
+    Args:
+        costs: prices with blocks.
+        counts: float64[tensors], kept coordinates.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from joulewise.costs import Block
+        >>> pages = Block("flash_pages", np.array([4]), np.array([10.0]), np.array([1.0]))
+        >>> layout = Layout.of({"fc.weight": np.ones((2, 4))})
+        >>> costs = replace(Costs.of({"fc.weight": 1.0}, layout), blocks=(pages,))
+        >>> block_energy(costs, np.array([8.0]))  # two pages, less what prices include
+        12.0
+    """
+    sizes, total = costs.layout.sizes, 0.0
+    share = np.clip(counts / np.maximum(sizes, 1), 0.0, 1.0)
+    for block in costs.blocks:
+        full, rest = np.divmod(sizes, block.elements)
+        touched = full * (1 - (1 - share) ** block.elements) + (1 - (1 - share) ** rest)
+        total += float(block.per_touched @ touched - block.included @ counts)
+    return total
 
 
 def _times(fitted: Fit, costs: Costs, found: Predicted) -> float:
@@ -225,10 +255,16 @@ def _times(fitted: Fit, costs: Costs, found: Predicted) -> float:
     mass: Literal["l1", "l2"] = "l1" if norm == 1 else "l2"
     topk = Outlook(fitted.law, costs, TopK())
     _, sums = topk.reaching(mass, found.kept.l1 if norm == 1 else found.kept.l2)
-    return topk.amount("energy", sums) / found.kept.energy if found.kept.energy else 1.0
+    own = found.kept.energy + block_energy(costs, np.array(found.counts))
+    return (topk.amount("energy", sums) + block_energy(costs, sums.counts)) / own if own else 1.0
 
 
-def _notes(values: Sequence[ValueType]) -> Iterator[str]:
+def _notes(values: Sequence[ValueType], costs: Costs) -> Iterator[str]:
+    if costs.blocks:
+        yield (
+            "memory moves in whole lines or pages here, counted as if kept coordinates lay anywhere in their tensors; "
+            "where they lie together a message takes less"
+        )
     narrow = [each for each in values if each != "float32"]
     if narrow:
         yield f"kept mass is that before rounding to {', '.join(narrow)}"
