@@ -412,7 +412,8 @@ def test_a_node_that_lacks_even_a_whole_model_is_left_out_after_one_try(caplog):
     inner.apps[1] = app(never)
     inner.take()
     replies = ask(grid, arrays, 2)
-    assert [reply.metadata.src_node_id for reply in replies] == [2, 3]
+    assert [reply.metadata.src_node_id for reply in replies if not reply.has_error()] == [2, 3]
+    assert len(replies) == NODES  # The third is an error, which strategies count as a failure.
     assert [node for node, *_ in inner.take()] == [1, 2, 3, 1]
     assert "node 1 lacks a model that it was sent whole: it is broken" in caplog.text
 
@@ -720,3 +721,51 @@ def test_models_that_differ_between_nodes_reach_the_right_ones():
         grid.send_and_receive(asked)
         assert [entry[2] for entry in seen.messages] == wanted
         assert all(isinstance(message.content["arrays"], ArrayRecord) for message in asked)
+
+
+def test_a_lossy_downlink_of_a_small_model_sends_at_least_one_parameter():
+    grid = SparseGrid(fleet(count=46, nodes=1), downlink=Lossy(0.01))
+    play(grid, averaging(), 4, nodes=(1,))
+    public = grid.downlink._last_public
+    assert flat(arrays_of(public)).any()
+
+
+def test_after_a_rollback_nodes_get_the_public_model_of_that_model():
+    seen = Seen()
+    inner = Fleet(app(Sparsify(DEVICE, TopK(), Count(1), store=MemoryStore()), seen))
+    grid = SparseGrid(inner, downlink=Lossy(1.0))
+    models = [record(model(**{"linear.bias": np.full(4, value, np.float32)})) for value in (0, 1)]
+    for number, which in enumerate((0, 1, 0, 0), start=1):
+        ask(grid, models[which], number, (1,))
+    ask(grid, models[0], 5, (1,), "evaluate")
+    assert [entry[2] for entry in seen.messages] == [bits(models[which]) for which in (0, 1, 0, 0, 0)]
+
+
+def test_train_and_evaluation_in_one_call_are_each_counted_once():
+    grid = SparseGrid(fleet(nodes=1))
+    arrays = play(grid, averaging(), 2, nodes=(1,))
+    grid.take_exchanges()
+    both = [request(1, 3, message_type=kind) for kind in ("train", "evaluate")]
+    for each in both:
+        each.content["arrays"] = arrays
+    grid.send_and_receive(both)
+    crossed, _ = grid.take_exchanges()
+    assert sum(each.bytes_down for each in crossed) == sum(each.bytes for each in grid.downlink.downloads)
+    assert len(crossed) == 2
+
+
+def test_what_a_node_says_is_logged_in_one_short_line(caplog):
+    stores = [MemoryStore() for _ in range(NODES)]
+    inner = fleet(stores=stores)
+    grid = SparseGrid(inner)
+    arrays = play(grid, averaging(), 1)
+
+    def forged(message, context, call_next):
+        return held._missing(message, "broken\nCRITICAL root: forged" + "x" * 10**6)
+
+    inner.apps[1] = app(forged)
+    ask(grid, arrays, 2)
+    lines = [entry.getMessage() for entry in caplog.records]
+    assert any("broken" in line for line in lines)
+    assert max(map(len, lines)) < 1000
+    assert not any("\n" in line for line in lines)

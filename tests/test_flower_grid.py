@@ -326,7 +326,8 @@ class Unreliable(Watched):
     def _spoil(self, node, content):
         if node in self.fate["corrupt"]:
             (array,) = content["arrays"].values()
-            content["arrays"] = ArrayRecord({wire.PAYLOAD: Array("uint8", (1,), array.stype, array.data[:-1] + b"!")})
+            damaged = array.data[:-1] + bytes([array.data[-1] ^ 1])
+            content["arrays"] = ArrayRecord({wire.PAYLOAD: Array("uint8", (1,), array.stype, damaged)})
 
 
 def check_history(make_app, states, fates):
@@ -478,3 +479,59 @@ def test_feedback_with_a_strategy_that_does_not_average_is_refused():
     strategy._grid.feedback = True
     with pytest.raises(FederationError, match="FedMedian does not use all replies"):
         strategy.aggregate_train(1, [])
+
+
+# ---------------------------------------------------------------- rounds in several calls, and several runs on one grid
+
+
+def residuals(store):
+    return sum(state.residual for state in store.states.values() if state.residual is not None)
+
+
+def test_a_round_may_be_asked_in_several_calls_with_evaluations_between():
+    store = MemoryStore()
+    inner = Watched(app(compressing(store, count=5)), 3)
+    grid, arrays, made = SparseGrid(inner), record(model()), 0
+    for number in (1, 2, 3):
+        replies = []
+        for nodes in ((1,), (2, 3)):
+            requests = [request(node, number) for node in nodes]
+            for each in requests:
+                each.content["arrays"] = arrays
+            replies += grid.send_and_receive(requests)
+            question = request(1, number, message_type="evaluate")
+            question.content["arrays"] = arrays
+            grid.send_and_receive([question])
+        before = flat(arrays_of(arrays))
+        moved = sum(flat(arrays_of(reply.content["arrays"])) - before for reply in replies)
+        aggregated, _ = averaging().aggregate_train(number, replies)
+        arrays = grid.accept(aggregated, averaged=True)
+        assert np.allclose(flat(arrays_of(arrays)), before + moved / 3, atol=1e-6)
+        made = made + sum(update(number, node) for node in range(3))
+        applied = made - residuals(store)
+        assert np.allclose(3 * flat(arrays_of(arrays)), applied, atol=1e-5)
+
+
+def test_a_node_that_is_asked_twice_in_one_round_is_left_out_with_feedback():
+    grid = SparseGrid(Watched(app(compressing(MemoryStore(), count=5)), 1))
+    assert not grid.send_and_receive([request(1, 1)])[0].has_error()
+    assert grid.send_and_receive([request(1, 1)])[0].has_error()
+
+
+def test_a_second_strategy_on_the_same_grid_goes_on_where_the_first_ended():
+    store = MemoryStore()
+    inner = Watched(app(compressing(store, count=5)), 1)
+    arrays, made = record(model()), 0
+    for rounds in (2, 3):
+        arrays = Sparse(averaging()).start(inner, arrays, num_rounds=rounds).arrays
+        made = made + sum(update(number, 0) for number in range(1, rounds + 1))
+    assert np.array_equal(flat(arrays_of(arrays)) + residuals(store), made)
+
+
+def test_books_that_nobody_takes_do_not_grow_without_end(monkeypatch):
+    monkeypatch.setattr("joulewise.flower.grid.MOST_BOOKED", 5)
+    grid = SparseGrid(Watched(app(compressing(MemoryStore(), count=5)), 2))
+    for number in range(1, 8):
+        grid.send_and_receive([request(node, number) for node in (1, 2)])
+        grid.accept(record(model()))
+    assert len(grid.take_results()) == len(grid.take_exchanges()[0]) == 5

@@ -10,8 +10,9 @@ from joulewise.codec import decode
 from joulewise.compress import ErrorFeedback
 from joulewise.errors import LayoutError, StateError
 from joulewise.flower import ContextStore, FileStore, MemoryStore, Sparse, SparseGrid, Sparsify, wire
+from joulewise.flower.inprocess import InProcessGrid
 from joulewise.layout import Layout
-from joulewise.rules import Dense, Density, TopK
+from joulewise.rules import Count, Dense, Density, TopK
 
 HEAD = ("linear.weight", "linear.bias")
 START = model() | {"linear.bias": np.full(4, 7, np.float32), "conv.weight": np.full((2, 1, 3, 3), 1 / 3, np.float32)}
@@ -146,3 +147,31 @@ def test_names_with_the_signs_of_patterns_are_names():
     made = Sparsify(DEVICE, Dense(), None, local=["a[[]0].*"])
     (reply,) = SparseGrid(Watched(app(made), 1)).send_and_receive([request(arrays=odd)])
     assert wire.only_arrays(reply.content).keys() == odd.keys()
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda array: array.astype(np.float64), None),
+    (lambda array: array[:2], "as float32"),
+    (lambda array: array * np.float32(np.nan), "NaN or infinity"),
+], ids=["float64", "shape", "nan"])  # fmt: skip
+def test_a_local_tensor_is_kept_in_the_models_type_or_refused_before_anything_is_stored(change, says, caplog):
+    def answer(content, partition):
+        arrays = arrays_of(content["arrays"])
+        arrays["linear.bias"] = change(arrays["linear.bias"])
+        content["arrays"] = record(arrays)
+        return content
+
+    store = MemoryStore()
+    mod = Sparsify(DEVICE, TopK(), Count(5), local=["linear.bias"], store=store)
+    inner = InProcessGrid(app(mod, answer=answer), 1, raising=False)
+    result = Sparse(averaging()).start(inner, record(model()), num_rounds=2)
+    metrics = [
+        result.train_metrics_clientapp[number]["joulewise.failures"]
+        for number in sorted(result.train_metrics_clientapp)
+    ]
+    if says is None:
+        assert metrics == [0, 0]
+        assert all(state.local["linear.bias"].dtype == np.float32 for state in store.states.values())
+    else:
+        assert says in caplog.text
+        assert not store.states

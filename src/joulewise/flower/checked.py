@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ def told(reason: str) -> str:
     """
     said = reason.rpartition("occurred. Message: ")[2]
     said = said.partition(">:<'")[2] or said
-    line = " ".join(said.removesuffix("'>").split())
+    line = wire.one_line(" ".join(said[:5000].removesuffix("'>").split()), 500)
     if WRONG_ORDER in line:
         return f"{line} Put Sparsify first in the list of mods: it has to see the reply last"
     return line
@@ -113,7 +114,8 @@ def metric_problems(replies: Mapping[str, Message], expected: Expected) -> dict[
     if not expected.alike:
         return found
     forms = {at: _form(reply) for at, reply in replies.items() if at not in found}
-    usual = max(forms.values(), key=list(forms.values()).count, default=())
+    counts = Counter(forms.values())
+    usual = max(counts, key=counts.__getitem__, default=())
     for at, form in forms.items():
         if form != usual:
             found[at] = f"its metrics are {_names(form)}, but those of most replies of this round are {_names(usual)}"
@@ -159,7 +161,7 @@ def _form(reply: Message) -> Form:
 
 
 def _names(form: Form) -> str:
-    return ", ".join(f"{name}" if size < 0 else f"{name}[{size}]" for _, name, size in form[:8]) or "none"
+    return ", ".join(f"{name:.60}" if size < 0 else f"{name:.60}[{size}]" for _, name, size in form[:8]) or "none"
 
 
 # ---------------------------------------------------------------- arrays that were not compressed

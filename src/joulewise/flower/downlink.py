@@ -20,6 +20,7 @@ from flwr.serverapp import Grid
 
 from joulewise.errors import FederationError, RuleError
 from joulewise.flower import patch, wire
+from joulewise.flower.checked import refusal
 from joulewise.flower.lossy import Lossy, followed
 from joulewise.flower.notes import BEFORE, HELD, MISSING, VERSION, noted
 from joulewise.flower.parcels import Booked, Changes, Download, Model, Parcel, changes_alone, deliver, model_of
@@ -50,6 +51,7 @@ class Downlink:
         self.downloads: tuple[Download, ...] = ()
         self._kinds = dict(kinds)
         self._versions = Versions()
+        self._last_public: ArrayRecord | None = None  # Not always the newest version: it may be an older one again.
         self._followed: bytes | None = None  # Checksum of the server's model that the public one has last followed.
         self._held: dict[int, Version | None] = {}  # Nodes that run Sparsify.
         self._unbooked: dict[int, int] = {}
@@ -83,7 +85,8 @@ class Downlink:
             came = deliver(grid, again, left_s)
             with self._lock:
                 late, _ = self._sort(again, came)
-            replies, sent = replies + late, [parcel for parcel in parcels if parcel not in missed] + again
+            lost = {id(parcel) for parcel in missed}
+            replies, sent = replies + late, [parcel for parcel in parcels if id(parcel) not in lost] + again
             parcels += again
         downloads = tuple(parcel.download for parcel in parcels if parcel.download is not None)
         self.downloads = downloads
@@ -92,7 +95,17 @@ class Downlink:
     def book(self, node: int) -> Booked:
         """What a node was sent since this was last asked for; it has answered with a compressed reply."""
         self._held.setdefault(node, None)
-        return Booked(self._unbooked.pop(node, 0), self._changed.pop(node, None), self._versions.form)
+        changed = self._changed.get(node)
+        if node in self._changed:
+            self._changed[node] = ()
+        return Booked(self._unbooked.pop(node, 0), changed, self._versions.form)
+
+    def watch(self, node: int, flash: bool) -> None:
+        """Whether to remember which elements this node's next models change: it matters where weights lie in flash."""
+        if flash:
+            self._changed.setdefault(node, ())
+        else:
+            self._changed.pop(node, None)
 
     def refuse_whole(self, node: int) -> None:
         """A whole model came back from a node.
@@ -135,19 +148,19 @@ class Downlink:
             self._told = True
             _log.warning(
                 "the new model differs from the one before in %.0f %% of its elements, so nodes are sent it whole: "
-                "server optimizers, momentum and noise move every coordinate; downlink=Lossy(0.05) sends a part",
+                "server optimizers, momentum, noise and dense updates move most; downlink=Lossy(0.05) sends a part",
                 100 * (share or 0),
             )
         return Model(own, public, version, keep=not moved)
 
     def _public(self, own: ArrayRecord, setting: Lossy) -> ArrayRecord:
         """The public model, which takes one step with each new model of the server."""
-        checksum, last = patch.checksum_of(own), self._versions.record
+        checksum, last = patch.checksum_of(own), self._last_public or self._versions.record
         if last is None or checksum == self._followed:
             public = own if last is None else last
         else:
             public = followed(last, own, setting.density, self._kinds)
-        self._followed = checksum
+        self._followed, self._last_public = checksum, public
         return public
 
     def _packed(self, request: Message, models: Mapping[int, Model]) -> Parcel:
@@ -175,7 +188,8 @@ class Downlink:
 
     def _parcel(self, request: Message, model: Model, sent: ArrayRecord, changed: Positions | None = None) -> Parcel:
         node, size = request.metadata.dst_node_id, wire.size_of(sent)
-        self._changed[node] = _further(self._changed.get(node, ()), changed)
+        if node in self._changed:
+            self._changed[node] = _further(self._changed[node], changed)
         notes: dict[str, str | int] = {}
         if model.version is not None:
             other = sent is model.own and model.own is not model.public  # Of which there is no version.
@@ -221,6 +235,7 @@ class Downlink:
                 _log.warning("node %d is sent the whole model: %s", parcel.download.node, reason)
             else:
                 _log.warning("node %d lacks a model that it was sent whole: %s", parcel.download.node, reason)
+                answers.append(refusal(parcel.request, reason))
         return answers, missed
 
     def _failed(self, download: Download, reply: Message) -> None:
@@ -245,7 +260,7 @@ class Downlink:
                 self._held[node] = None
             elif not isinstance(self.setting, Lossy):
                 self._held.pop(node)  # Sparsify is gone.
-        return reason if isinstance(reason, str) else None
+        return wire.one_line(reason) if isinstance(reason, str) else None
 
     # What a checkpoint holds.
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
@@ -20,7 +21,7 @@ from joulewise.flower import checked, local, wire
 from joulewise.flower.averaging import Touched
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Downlink, Setting
-from joulewise.flower.metering import Exchange, Pricing
+from joulewise.flower.metering import Crossed, Exchange, Pricing
 from joulewise.flower.parcels import Booked, Download
 from joulewise.flower.received import Base
 from joulewise.layout import Kind
@@ -28,6 +29,12 @@ from joulewise.results import ClientResult
 
 Bases = dict[tuple[int, tuple[str, ...]], Base]
 """What replies are added to, by the record that was sent and by what stayed on the client."""
+
+MOST_BOOKED = 100_000
+"""Replies that are remembered where nobody takes the books."""
+
+_ACCEPTED: WeakKeyDictionary[Grid, dict[int, int]] = WeakKeyDictionary()
+"""By the Grid that moves messages: nodes go on with what they hold where a second strategy starts on it."""
 
 _log = logging.getLogger("joulewise")
 
@@ -77,18 +84,22 @@ class SparseGrid(Grid):
         self._pricing = pricing
         self._exchanges: list[Exchange] = []
         self._labels: list[tuple[str, str]] = []
-        self._accepted: dict[int, int] = {}
+        self._accepted = _accepted_over(grid)
         self._waiting: dict[int, int] = {}
         self._results: list[ClientResult] = []
         self._types: dict[str, np.dtype[Any]] = {}
         self._touched = Touched()
         self._stayed: dict[str, Array] | None = None  # what no node of the round has sent, as it was sent to them
         self._lock = threading.Lock()  # Legacy servers ask each client from a thread of its own.
+        self._batch: object = None  # what the train requests since the last `accept` belong to
         self.feedback = False
         self.expected = Expected()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send requests, wait, and return the replies as arrays of the model, by partition.
+
+        Train requests of one round may go out in several calls before `accept`, each node in one of them; requests for
+        evaluation and queries in between change nothing.
 
         A reply that is damaged, of another model or version, not finite, too large or too old is an error reply
         when it comes out: nothing of it enters an aggregation. A reply to something else than these requests comes
@@ -101,8 +112,18 @@ class SparseGrid(Grid):
             requests = [self._addressed(message) for message in messages]
         requests, replies, downloads = self.downlink.exchange(self._grid, requests, timeout)
         with self._lock:
-            self._waiting, self._stayed, self._touched = {}, None, Touched()
+            self._begin(next((request for request in requests if wire.is_train(request)), None))
             return self._in_order(requests, replies, downloads)
+
+    def _begin(self, request: Message | None) -> None:
+        """Where train requests belong to another round than those before, what waited for `accept` was not used."""
+        if request is None:
+            return
+        number = next((record["server-round"] for record in _configs(request) if "server-round" in record), None)
+        batch = wire.only_arrays(request.content) if number is None else number
+        if self._batch is None or (batch is not self._batch and batch != self._batch):
+            self._waiting, self._stayed, self._touched = {}, None, Touched()
+        self._batch = batch
 
     def _in_order(
         self, requests: list[Message], replies: list[Message], downloads: tuple[Download, ...]
@@ -110,11 +131,13 @@ class SparseGrid(Grid):
         pairs = checked.paired(requests, replies)
         problems = self._problems(pairs)
         asked = Counter(request.metadata.dst_node_id for request in requests if wire.is_train(request))
+        asked.update(self._waiting)  # by an earlier call of this round
+        crossed = Crossed(downloads)
         bases: Bases = {}
         order = []
         for at, (request, reply) in pairs.items():
             partition, node, answer = None, request.metadata.dst_node_id, reply
-            exchange = Exchange.of(request, reply, [each for each in downloads if each.node == node])
+            exchange = crossed.exchange(request, reply)
             try:
                 if at in problems:
                     raise PayloadError(problems[at])
@@ -129,6 +152,10 @@ class SparseGrid(Grid):
                 answer = checked.refusal(request, str(error))
             self._exchanges.append(replace(exchange, refused=answer.has_error()))
             order.append((partition is None, partition or 0, node, answer))
+        unheard = [request for request in requests if request.metadata.message_id not in pairs]
+        self._exchanges += [crossed.exchange(request, None) for request in unheard]
+        for books in (self._exchanges, self._labels, self._results):
+            del books[:-MOST_BOOKED]  # For whoever never takes them.
         return [entry[-1] for entry in sorted(order, key=lambda entry: entry[:-1])]
 
     def accept(self, arrays: ArrayRecord, *, averaged: bool = False) -> ArrayRecord:
@@ -143,8 +170,8 @@ class SparseGrid(Grid):
             The arrays in the element types that were sent to the clients; averaging turns whole numbers, such
             as batch-norm counters, into float64. Tensors that stayed on every client are as they were.
         """
-        self._accepted |= self._waiting
-        self._waiting = {}
+        self._accepted.update(self._waiting)
+        self._waiting, self._batch = {}, None
         touched, self._touched = self._touched, Touched()
         arrays = local.restored(arrays, self._stayed or {})
         named = wire.to_numpy(arrays)
@@ -171,7 +198,8 @@ class SparseGrid(Grid):
 
     def remember(self, accepted: dict[int, int]) -> None:
         """Take up the accepted numbers of an earlier run that goes on."""
-        self._accepted = dict(accepted)
+        self._accepted.clear()
+        self._accepted.update(accepted)
 
     def _addressed(self, message: Message) -> Message:
         """The request with this node's accepted number; strategies share one record between all nodes."""
@@ -238,6 +266,7 @@ class SparseGrid(Grid):
         self._touched.add(base, decoded)
         booked = self.downlink.book(node)
         self._results.append(self._result(sent, decoded, base, booked, checked.examples(reply)))
+        self.downlink.watch(node, self._pricing is not None and self._pricing.in_flash(sent.device))
         reply.content[wire.array_key(reply.content)] = added
         del reply.content[wire.RECORD]
         return sent.result.partition
@@ -282,6 +311,17 @@ class SparseGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """As the Grid within; use `send_and_receive`, which decodes."""
         return self._grid.pull_messages(message_ids)
+
+
+def _accepted_over(grid: Grid) -> dict[int, int]:
+    try:
+        return _ACCEPTED.setdefault(grid, {})
+    except TypeError:  # A Grid that cannot be referred to weakly, or has no hash.
+        return {}
+
+
+def _configs(request: Message) -> Iterable[ConfigRecord]:
+    return request.content.config_records.values()
 
 
 def _cast(array: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:

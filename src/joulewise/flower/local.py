@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message
 
 from joulewise.compress import ClientState
-from joulewise.errors import LayoutError, PayloadError, StateError
+from joulewise.errors import LayoutError, PayloadError, StateError, UpdateError
 from joulewise.flower import wire
 from joulewise.layout import Arrays, Kind, Layout
 
@@ -58,9 +58,29 @@ def put_in(message: Message, record: ArrayRecord, patterns: Sequence[str], state
     return changed
 
 
-def taken(after: Arrays, layout: Layout) -> Mapping[str, Any] | None:
-    """The client's own values after training, to be kept; None where nothing stays."""
-    return {tensor.name: np.array(after[tensor.name]) for tensor in layout.locals} or None
+def taken(after: Arrays, before: Arrays, layout: Layout) -> Mapping[str, Any] | None:
+    """The client's own values after training, to be kept in the types of the model; None where nothing stays.
+
+    Raises:
+        LayoutError: a tensor has another shape or kind of elements than the one that was handed to the app.
+        UpdateError: it holds NaN or infinity.
+    """
+    return {
+        tensor.name: _sound(tensor.name, after[tensor.name], before[tensor.name]) for tensor in layout.locals
+    } or None
+
+
+def _sound(name: str, own: Any, was: Any) -> Any:
+    if own.shape != was.shape or not np.can_cast(own.dtype, was.dtype, "same_kind"):
+        raise LayoutError(
+            f"the app answered with the local tensor {name!r} as {own.dtype}{own.shape}, but was handed "
+            f"{was.dtype}{was.shape}; answer with arrays of the model that was received"
+        )
+    with np.errstate(over="ignore"):  # What is too large for the narrower type is seen below.
+        kept = np.array(own, was.dtype)
+    if kept.dtype.kind in "fc" and not np.isfinite(kept).all():
+        raise UpdateError(f"the local tensor {name!r} holds NaN or infinity after training; lower the learning rate")
+    return kept
 
 
 def kept_back(reply: Message, patterns: Sequence[str]) -> Message:

@@ -17,7 +17,7 @@ from joulewise.costs import Costs
 from joulewise.errors import RuleError, UpdateError
 from joulewise.flower import patch, wire
 from joulewise.layout import Kind
-from joulewise.rules import Density, TopK
+from joulewise.rules import Count, TopK
 from joulewise.select import select
 
 
@@ -70,7 +70,12 @@ def followed(public: ArrayRecord, model: ArrayRecord, density: float, kinds: Map
     # Subtracted in the model's own types: float64 differs by less than float32 can say of the numbers themselves.
     apart = {tensor.name: arrays[tensor.name] - before[tensor.name] for tensor in layout.tensors}
     try:
-        chosen = select(layout.flatten(apart), Costs.of(1.0, layout, unit="relative"), TopK(), Density(density))
+        chosen = select(
+            layout.flatten(apart),
+            Costs.of(1.0, layout, unit="relative"),
+            TopK(),
+            Count(max(1, int(density * layout.n))),
+        )
     except UpdateError:
         return model
     stops = np.cumsum(layout.counts(chosen.indices)).tolist()

@@ -28,7 +28,7 @@ from joulewise.devices import Device, list_devices, load_device, shipped
 from joulewise.errors import CostError
 from joulewise.flower import wire
 from joulewise.flower.held import Receipt
-from joulewise.flower.parcels import Booked, Download
+from joulewise.flower.parcels import Booked, Download, model_of
 from joulewise.flower.wire import Reply
 from joulewise.layout import Layout
 from joulewise.ledger import DOWNLINK_TERM, UPLINK_TERMS, Charge, round_charges, uplink_charges
@@ -63,14 +63,30 @@ class Exchange:
     refused: bool = False
 
     @classmethod
-    def of(cls, request: Message, reply: Message, downloads: Sequence[Download] = ()) -> Exchange:
+    def of(cls, request: Message, reply: Message | None, downloads: Sequence[Download] | None = None) -> Exchange:
         """What crossed, before the reply is decoded; `downloads` are the models as they were really sent."""
         down, fetched = _crossing(request)
-        if downloads:
+        if downloads is not None:
             down, fetched = sum(each.bytes for each in downloads), sum(each.objects for each in downloads)
-        up, sent = _crossing(reply)
+        up, sent = (0, 0) if reply is None else _crossing(reply)
         headers = REQUEST_HEADER_BYTES * (fetched + sent)
-        return cls(request.metadata.dst_node_id, up, down, up + headers, down)
+        return cls(request.metadata.dst_node_id, up, down, up + headers, down, refused=reply is None)
+
+
+class Crossed:
+    """Models that were sent in one call, each to be counted with one request."""
+
+    def __init__(self, downloads: Iterable[Download]) -> None:
+        self._left: dict[tuple[int, str], list[Download]] = {}
+        for each in downloads:
+            self._left.setdefault((each.node, each.message_type), []).append(each)
+
+    def exchange(self, request: Message, reply: Message | None) -> Exchange:
+        """What crossed for a request, tries that its node could not use included."""
+        if model_of(request) is None:
+            return Exchange.of(request, reply)
+        at = request.metadata.dst_node_id, request.metadata.message_type
+        return Exchange.of(request, reply, self._left.pop(at, []))
 
 
 def _crossing(message: Message) -> tuple[int, int]:
@@ -110,6 +126,11 @@ class Pricing:
         """The device of that name; None where it is not known here. A path of a node is never opened."""
         return self._own.get(name) or (_shipped(name) if name in list_devices() else None)
 
+    def in_flash(self, name: str) -> bool:
+        """Whether the weights of that device lie in flash, so that it matters which of them a new model changes."""
+        device = self.device(name)
+        return device is not None and device.memory is not None and flash_of(device.memory) is not None
+
     def checked(self, sent: Reply, decoded: Decoded, layout: Layout, booked: Booked, examples: int) -> ClientResult:
         """A reply's result with everything in it that the server can work out, and without charges otherwise."""
         claimed, counts = sent.result, layout.counts(decoded.selection.indices)
@@ -123,6 +144,8 @@ class Pricing:
             kept_by_tensor=tuple(counts.tolist()),
             parameters=layout.n,
             delta=delta,
+            accuracy=claimed.accuracy if claimed.accuracy is not None and 0 <= claimed.accuracy <= 1 else None,
+            loss=claimed.loss if claimed.loss is not None and np.isfinite(claimed.loss) else None,
             contrast=claimed.contrast if 1 <= claimed.contrast < np.inf else 1.0,
         )
 
@@ -133,8 +156,7 @@ class Pricing:
         if device is None:
             return ()
         macs = self.multiply_accumulates
-        flash = device.memory is not None and flash_of(device.memory) is not None
-        changed, names = Receipt(changed=booked.positions if flash else None, form=booked.form).rewritten(layout)
+        changed, names = Receipt(changed=booked.positions, form=booked.form).rewritten(layout)
         try:
             costs = _costs(layout, device, decoded.values, self.boundary)
             encoded = encode_detailed(decoded.selection, layout, decoded.values, decoded.whole or None)

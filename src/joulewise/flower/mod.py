@@ -168,7 +168,7 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
         sent = privacy.compress(compressor, update, state, costs, seed, whole, most)
     except UpdateError as error:
         raise UpdateError(f"round {number}, client {partition}: {error}") from None
-    own = replace(sent.state, run_id=context.run_id, local=local.taken(after, layout))
+    own = replace(sent.state, run_id=context.run_id, local=local.taken(after, before, layout))
     settings.store.save(context, own)
     result = _result(reply, sent, layout, device, costs, received, settings, partition)
     names = tuple(tensor.name for tensor in layout.locals)

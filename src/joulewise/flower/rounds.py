@@ -71,6 +71,7 @@ def play(
         if aggregated is None:
             raise FederationError(f"round {number} gave no model: the strategy returned no arrays")
         arrays = grid.accept(aggregated, averaged=averages_only(strategy))
+        grid.take_exchanges()  # A study's rows are made of results.
         yield Round(number, arrays, grid.take_results())
 
 

@@ -237,9 +237,18 @@ def write(content: RecordDict, reply: Reply) -> None:
     content[RECORD] = note
 
 
+def one_line(text: str, most: int = 200) -> str:
+    r"""What a node says, for logs and rows: one line that is not long.
+
+    Example:
+        >>> one_line("no\\n room", most=5)
+        'no ro'
+    """
+    return "".join(sign for sign in text[:most] if sign.isprintable())
+
+
 def _name(value: object) -> str:
-    """A name that a node says, for logs and rows: one short line."""
-    return "".join(sign for sign in value[:80] if sign.isprintable()) if isinstance(value, str) else ""
+    return one_line(value, 80) if isinstance(value, str) else ""
 
 
 def read(content: RecordDict) -> Reply | None:
@@ -253,7 +262,9 @@ def read(content: RecordDict) -> Reply | None:
         return None
     packed, note = record[PAYLOAD], content.get(RECORD)
     if packed.stype != SERIALIZATION:
-        raise PayloadError(f"reply has serialization type {packed.stype!r}, but this server reads {SERIALIZATION!r}")
+        raise PayloadError(
+            f"reply has serialization type {packed.stype!r:.60}, but this server reads {SERIALIZATION!r}"
+        )
     known = note if isinstance(note, ConfigRecord) else {}
     sequence, result = known.get("sequence"), known.get("result")
     if type(sequence) is not int or not isinstance(result, bytes):
