@@ -27,7 +27,7 @@ from joulewise.layout import Layout
 from joulewise.prices import price
 from joulewise.ranking import Carry, NotFinite, Ranking, carried, float32_thresholds, sum_of_squares
 from joulewise.rules import CWMP, LEGAL, Bytes, Count, Density, Joules, Price, Projection, RandomK, TopK
-from joulewise.select import limit_of, rank
+from joulewise.select import limit_of, rank, select
 
 LIBRARY = kernel.library()
 EVERY_PATH = [
@@ -380,3 +380,17 @@ def test_an_error_names_the_update_or_the_sum_and_changes_nothing(implementation
         with pytest.raises(UpdateError, match=r"update plus residual passes what .* in tensor 'b\.weight'"):
             compressor.compress(large, state, costs)
     assert large.tobytes() == before
+
+
+@pytest.mark.parametrize("threads", ["2", "3", "5"])
+@pytest.mark.parametrize("kept_from", [0.4, 0.8])
+def test_where_the_first_threads_keep_nothing_the_result_is_that_of_one(monkeypatch, threads, kept_from):
+    n = 400_000
+    a = np.random.default_rng(5).standard_normal(n).astype(np.float32)
+    a[: int(kept_from * n)] *= np.float32(1e-6)
+    found = {}
+    for count in ("1", threads):
+        monkeypatch.setenv("JOULEWISE_THREADS", count)
+        kept = select(a, Costs.of(1.0, Layout.single(n)), TopK(), Count(5000))
+        found[count] = kept.indices.tobytes(), kept.values.tobytes()
+    assert found["1"] == found[threads]

@@ -1381,7 +1381,8 @@ void settle(Selected& chosen, Entries arrays) {
     for (const Worker& worker : chosen.workers) {
         auto count = static_cast<std::size_t>(worker.found.size);
         Entries from = worker.found.begin, into = arrays.from(at);
-        if (at && count) {
+        // The first that kept something need not be the first worker.
+        if (count && into.indices != from.indices) {
             std::memmove(into.indices, from.indices, count * sizeof *into.indices);
             std::memmove(into.values, from.values, count * sizeof *into.values);
         }
