@@ -166,6 +166,8 @@ class TwoPrices:
         So it keeps the mass ``m = f + (1-f) Q(norm + 1, -log p)``, for which TopK needs the density
         ``p' = exp(-Q^-1(norm + 1, m))``: the saving goes to ``1 - p/p'``.
         """
+        if self.cheap == 1:
+            return 0.0  # One price: nothing is saved.
         special, norm = _special(), rule.norm or 1
         mass = self.cheap + (1 - self.cheap) * special.gammaincc(norm + 1, -np.log(density))
         return float(1.0 - density / np.exp(-special.gammainccinv(norm + 1, mass)))

@@ -242,7 +242,7 @@ def one_line(text: str, most: int = 200) -> str:
 
     Example:
         >>> one_line("no\\n room", most=5)
-        'no ro'
+        'no r'
     """
     return "".join(sign for sign in text[:most] if sign.isprintable())
 
