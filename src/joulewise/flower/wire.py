@@ -241,7 +241,7 @@ def one_line(text: str, most: int = 200) -> str:
     r"""What a node says, for logs and rows: one line that is not long.
 
     Example:
-        >>> one_line("no\\n room", most=5)
+        >>> one_line("no\n room", most=5)
         'no r'
     """
     return "".join(sign for sign in text[:most] if sign.isprintable())
