@@ -535,3 +535,13 @@ def test_books_that_nobody_takes_do_not_grow_without_end(monkeypatch):
         grid.send_and_receive([request(node, number) for node in (1, 2)])
         grid.accept(record(model()))
     assert len(grid.take_results()) == len(grid.take_exchanges()[0]) == 5
+
+
+def test_replies_of_a_round_that_came_to_nothing_are_not_taken_for_used_when_it_is_tried_again():
+    store = MemoryStore()
+    grid = SparseGrid(Watched(app(compressing(store, count=5)), 2))
+    grid.send_and_receive([request(1, 1)])
+    grid.discard()
+    grid.send_and_receive([request(2, 1)])
+    grid.accept(record(model()))
+    assert set(grid.accepted) == {2}

@@ -179,6 +179,10 @@ class SparseGrid(Grid):
         cast = touched.restored(cast) if averaged else cast
         return arrays if all(cast[name] is named[name] for name in named) else wire.to_record(cast)
 
+    def discard(self) -> None:
+        """Say that an aggregation returned nothing: the replies of this round are not used."""
+        self._waiting, self._batch = {}, None
+
     def take_results(self) -> tuple[ClientResult, ...]:
         """What the clients did since the last call, by partition."""
         results = tuple(sorted(self._results, key=lambda result: result.partition))

@@ -17,6 +17,7 @@ from joulewise.devices import Device, load_device
 from joulewise.errors import LayoutError, ProfileError, RuleError, SettingError, StateError, UpdateError
 from joulewise.flower import checked, local, privacy, wire
 from joulewise.flower.held import Receipt, receive
+from joulewise.flower.metering import VALUE_BITS
 from joulewise.flower.settings import Settings
 from joulewise.flower.state import AbstractStore, ContextStore
 from joulewise.layout import Arrays, Kind, Layout
@@ -27,8 +28,6 @@ from joulewise.recorder import Recorder
 from joulewise.residency import flash_of
 from joulewise.results import ClientResult
 from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule, budget_text
-
-VALUE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

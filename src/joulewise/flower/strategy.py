@@ -104,6 +104,8 @@ class Sparse(Strategy):
         results, (crossed, labels) = self._grid.take_results(), self._grid.take_exchanges()
         if self._writer is not None:
             self._writer.trained(server_round, results, labels)
+        if arrays is None:
+            self._grid.discard()
         accepted = None if arrays is None else self._grid.accept(arrays, averaged=self._averages)
         return accepted, _with(metrics, sums(crossed, results) if crossed else None)
 
