@@ -12,7 +12,7 @@ import numpy.typing as npt
 from joulewise import kernel, native_codec, numpy_codec
 from joulewise.bits import Numbers, Reader
 from joulewise.errors import LayoutError, PayloadError, RuleError, UpdateError
-from joulewise.frame import Body, Extent, Raw, check_order, read_head, read_wholes, seal, write_head, write_wholes
+from joulewise.frame import Extent, Raw, Written, check_order, read_head, read_wholes, write_head, write_wholes
 from joulewise.huffman import LONGEST
 from joulewise.layout import Arrays, Layout, Vector
 from joulewise.rounding import VALUE_TYPES, ValueType
@@ -110,12 +110,9 @@ def encode_detailed(
     has_wholes = whole is not None and bool(layout.wholes)
     if not len(indices) and not has_wholes:
         return Encoded(b"", np.zeros(len(kinds)), 0, 0, numbers)
-    implementation = _implementation()
-    body = implementation.write(indices, numbers, layout, kinds)
     wholes = write_wholes(whole, layout) if whole is not None else b""
-    head = write_head(layout, has_wholes, body.unary_bits)
-    payload = seal([head, body.table, wholes, *body.rest], implementation.crc32)
-    return _account(payload, body, len(wholes))
+    written = _implementation().write(indices, numbers, layout, kinds, write_head(layout, has_wholes), wholes)
+    return _account(written, len(wholes))
 
 
 def decode(payload: bytes | bytearray | memoryview, layout: Layout) -> Decoded:
@@ -162,7 +159,15 @@ class _Implementation(Protocol):
 
     def crc32(self, piece: Raw, before: int) -> int: ...
 
-    def write(self, indices: Numbers, values: Vector, layout: Layout, kinds: tuple[ValueType, ...]) -> Body: ...
+    def write(
+        self,
+        indices: Numbers,
+        values: Vector,
+        layout: Layout,
+        kinds: tuple[ValueType, ...],
+        head: bytes,
+        wholes: bytes,
+    ) -> Written: ...
 
     def read_table(self, payload: memoryview, at: int, layout: Layout) -> Extent: ...
 
@@ -189,14 +194,14 @@ def _check_stream(stream_bytes: int, unary_bits: int, extent: Extent) -> None:
         )
 
 
-def _account(payload: bytes, body: Body, whole_bytes: int) -> Encoded:
+def _account(written: Written, whole_bytes: int) -> Encoded:
     """Charge the bits that fill the last byte to the last tensor that keeps something."""
-    tensor_bits = body.tensor_bits
+    payload, tensor_bits = written.payload, written.tensor_bits
     filling = -int(tensor_bits.sum()) % 8
     if filling:
         tensor_bits[np.flatnonzero(tensor_bits)[-1]] += filling
     header_bytes = len(payload) - whole_bytes - int(tensor_bits.sum()) // 8
-    return Encoded(payload, tensor_bits, header_bytes, whole_bytes, body.rounded)
+    return Encoded(payload, tensor_bits, header_bytes, whole_bytes, written.rounded)
 
 
 def _kinds(values: ValueType | Sequence[ValueType], layout: Layout) -> tuple[ValueType, ...]:

@@ -66,21 +66,17 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Body:
-    """The part of a payload that follows from indices and values.
+class Written:
+    """A payload, and what it holds.
 
     Args:
-        table: of the tensors.
-        rest: value bytes and bit stream, in this order.
-        unary_bits: length of the unary stream, which the header states.
+        payload: all of it.
         tensor_bits: bits of each tensor's kept coordinates, without those that fill the last byte:
             float64[tensors].
         rounded: the values that a decoder will read: float32[k].
     """
 
-    table: Raw
-    rest: Sequence[Raw]
-    unary_bits: int
+    payload: bytes
     tensor_bits: npt.NDArray[np.float64]
     rounded: Vector
 
@@ -130,29 +126,15 @@ def plan_of(
     return Plan(kept, kinds, rice_parameters(gaps, listed), largest, codes)
 
 
-def seal(pieces: Sequence[Raw], crc32: Checksum) -> bytes:
-    """Put magic number and checksum before the rest of a payload, which comes in pieces.
+def write_head(layout: Layout, has_wholes: bool) -> bytes:
+    """The header after magic number and checksum, without the length of the unary stream, which ends it.
 
     Example:
-        >>> from zlib import crc32
-        >>> seal([b"re", b"st"], crc32).hex()
-        '4a575031d02114fd72657374'
-    """
-    checksum = 0
-    for piece in pieces:
-        checksum = crc32(piece, checksum)
-    return b"".join([MAGIC, checksum.to_bytes(4, "little"), *pieces])
-
-
-def write_head(layout: Layout, has_wholes: bool, unary_bits: int) -> bytes:
-    """The header after magic number and checksum.
-
-    Example:
-        >>> len(write_head(Layout.single(1000), has_wholes=False, unary_bits=12))
-        13
+        >>> len(write_head(Layout.single(1000), has_wholes=False))
+        12
     """
     fixed = bytes([HAS_WHOLES * has_wholes]) + layout.fingerprint.to_bytes(8, "little")
-    return fixed + varint(layout.n) + varint(len(layout.tensors)) + varint(unary_bits)
+    return fixed + varint(layout.n) + varint(len(layout.tensors))
 
 
 def read_head(reader: Reader, payload: memoryview, layout: Layout, crc32: Checksum) -> tuple[bool, int]:

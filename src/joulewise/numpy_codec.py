@@ -8,8 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from joulewise import refusals
-from joulewise.bits import Bits, Counts, Numbers, Reader, pack, unpack
-from joulewise.frame import Body, Extent, Plan, Raw, check_finite, check_order, histograms_of, plan_of, read_table_plan
+from joulewise.bits import Bits, Counts, Numbers, Reader, pack, unpack, varint
+from joulewise.frame import (
+    MAGIC,
+    Extent,
+    Plan,
+    Raw,
+    Written,
+    check_finite,
+    check_order,
+    histograms_of,
+    plan_of,
+    read_table_plan,
+)
 from joulewise.huffman import read_symbols, write_symbols
 from joulewise.layout import Layout, Vector
 from joulewise.positions import complement, gaps_of, longest_unary, read_positions, write_positions
@@ -27,14 +38,18 @@ def crc32(piece: Raw, before: int) -> int:
     return zlib.crc32(piece, before)
 
 
-def write(indices: Numbers, values: Vector, layout: Layout, kinds: tuple[ValueType, ...]) -> Body:
-    """Write kept coordinates.
+def write(
+    indices: Numbers, values: Vector, layout: Layout, kinds: tuple[ValueType, ...], head: bytes, wholes: bytes
+) -> Written:
+    """Write a payload.
 
     Args:
         indices: ascending, below `layout.n`: uint32[k].
         values: finite: float32[k].
         layout: of the model.
         kinds: value type of each tensor.
+        head: its header between checksum and the length of the unary stream.
+        wholes: tensors that are sent whole.
 
     Raises:
         UpdateError: indices do not ascend or do not fit, or a value is NaN or infinite.
@@ -53,7 +68,8 @@ def write(indices: Numbers, values: Vector, layout: Layout, kinds: tuple[ValueTy
     further = np.array([further_bits(kind) for kind in kinds], np.int64)
     bits = position_bits + plan.value_bits(histograms) + kept * further + [8 * len(entry) for entry in entries]
     tensor_bits = np.where(kept > 0, bits, 0).astype(np.float64)
-    return Body(b"".join(entries), [*parts.sections, stream], len(unary), tensor_bits, parts.rounded)
+    rest = b"".join([head, varint(len(unary)), *entries, wholes, *parts.sections, stream])
+    return Written(MAGIC + zlib.crc32(rest).to_bytes(4, "little") + rest, tensor_bits, parts.rounded)
 
 
 def read_table(payload: memoryview, at: int, layout: Layout) -> Extent:

@@ -41,7 +41,7 @@
 #endif
 
 // Raised with every change of a signature below: a library of another number is not used.
-JOULEWISE_EXPORT std::int32_t joulewise_kernel_abi() { return 2; }
+JOULEWISE_EXPORT std::int32_t joulewise_kernel_abi() { return 3; }
 
 // ---------------------------------------------------------------------------------------------------------- selection
 //
@@ -1835,6 +1835,46 @@ struct Moves {
     }
 };
 
+// Zeros closed by a one, number after number, as a stream of so many bits; whole words go out, the rest waits.
+struct UnaryWriter {
+    std::uint8_t* out;
+    std::uint8_t* last;  // The word that may not be full in the end.
+    std::uint64_t word = 0, filled = 0;
+
+    UnaryWriter(std::uint8_t* stream, std::uint64_t bits) : out(stream), last(stream + bits / 64 * 8) {}
+
+    // Numbers that are put together as so many bits, of which the last is a one: up to 63, before the last word. The
+    // word goes out full or not: a branch would be guessed wrong once a word, which takes longer.
+    void put_word(std::uint64_t bits, std::uint64_t count) {
+        word |= bits << filled;
+        store(out, word);
+        const std::uint64_t after = filled + count, is_full = after / 64;
+        word = (word & (is_full - 1)) | (bits >> 1 >> (63 - filled) & (0 - is_full));
+        out += is_full * 8;
+        filled = after % 64;
+    }
+
+    void put_one(std::uint32_t number) {
+        filled += number;
+        if (filled >= 64) {
+            store(out, word);
+            out += filled / 64 * 8;  // The stream holds zeros already.
+            word = 0;
+            filled %= 64;
+        }
+        word |= std::uint64_t{1} << filled++;
+        if (filled == 64) {
+            store(out, word);
+            out += 8;
+            word = filled = 0;
+        }
+    }
+
+    void finish() {  // Other parts of the stream may lie in the last bytes already.
+        if (filled) store(out, load<std::uint64_t>(out) | word);
+    }
+};
+
 // What each byte stands for. Of a few, those that occur are listed, and `size` says how many.
 struct Dictionary {
     static constexpr int most = 16;
@@ -1874,9 +1914,12 @@ struct Loops {
     // The planes of the low bits of work.bytes, from plane `low` on, and back. Whole words: zeros follow the last bit.
     void (*split_bytes)(Chunk& work, std::size_t count, int low, int rows);
     void (*join_bytes)(Chunk& work, std::size_t count, int low, int rows);
-    // The bits of each word that its mask marks, at its low end; and back.
-    void (*gather)(std::uint64_t* words, const std::uint64_t* masks, std::size_t count);
+    // The bits of words that their masks mark, one after another; returns how many. And back: the low bits of each word
+    // to where its mask is set.
+    std::size_t (*pack)(const std::uint64_t* words, const std::uint64_t* masks, std::size_t count, std::uint8_t* bits);
     void (*spread)(std::uint64_t* words, const std::uint64_t* masks, std::size_t count);
+    // Put `numbers[i] >> shift`, one after another. On a copy of the writer, whose members can stay in registers.
+    UnaryWriter (*put_unary)(UnaryWriter writer, const std::uint32_t* numbers, std::size_t count, int shift);
     // Each number becomes the sum of all up to it, modulo 2**32.
     void (*sum_up)(std::uint32_t* numbers, std::size_t count);
     // Replace bytes by what a dictionary says.
@@ -1925,12 +1968,39 @@ inline std::uint64_t spread(std::uint64_t word, std::uint64_t mask) {
     return found;
 }
 
-void gather(std::uint64_t* words, const std::uint64_t* masks, std::size_t count) {
-    for (std::size_t i = 0; i < count; ++i) words[i] = gathered(words[i] & masks[i], masks[i]);
+std::size_t pack(const std::uint64_t* words, const std::uint64_t* masks, std::size_t count, std::uint8_t* bits) {
+    std::uint64_t waiting = 0;
+    std::size_t put = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint64_t word = gathered(words[i] & masks[i], masks[i]);
+        const std::size_t shift = put % 64, after = put + static_cast<std::size_t>(bit_count(masks[i]));
+        waiting |= word << shift;
+        store(bits + put / 64 * 8, waiting);
+        if (after / 64 > put / 64) waiting = word >> 1 >> (63 - shift);
+        put = after;
+    }
+    store(bits + put / 64 * 8, waiting);
+    return put;
 }
 
 void spread(std::uint64_t* words, const std::uint64_t* masks, std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) words[i] = spread(words[i], masks[i]);
+}
+
+UnaryWriter put_unary(UnaryWriter writer, const std::uint32_t* numbers, std::size_t count, int shift) {
+    std::size_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        std::uint64_t ends[4], end = 0;
+        for (std::size_t j = 0; j < 4; ++j) ends[j] = end += numbers[i + j] >> shift, ++end;
+        if (end < 64 && writer.out < writer.last) {
+            const std::uint64_t one = 1;
+            writer.put_word((one << ends[0] | one << ends[1]) | (one << ends[2] | one << ends[3]), end);
+        } else {
+            for (std::size_t j = 0; j < 4; ++j) writer.put_one(numbers[i + j] >> shift);
+        }
+    }
+    for (; i < count; ++i) writer.put_one(numbers[i] >> shift);
+    return writer;
 }
 
 void sum_up(std::uint32_t* numbers, std::size_t count) {
@@ -1969,7 +2039,7 @@ void join_triples(const std::uint8_t* symbols, const std::uint8_t* bytes, std::s
     values[last] = joined<23>(symbols[last], further);
 }
 
-constexpr Loops loops = {false,  split_bytes, join_bytes,  gather,      spread,
+constexpr Loops loops = {false,  split_bytes, join_bytes,  pack,        spread,      put_unary,
                          sum_up, look_up,     count_bytes, put_triples, join_triples};
 
 }  // namespace portable
@@ -2012,30 +2082,73 @@ JOULEWISE_WIDE void join_bytes(Chunk& work, std::size_t count, int low, int rows
     }
 }
 
-JOULEWISE_WIDE void gather(std::uint64_t* words, const std::uint64_t* masks, std::size_t count) {
-    for (std::size_t i = 0; i < count; ++i) words[i] = _pext_u64(words[i], masks[i]);
+JOULEWISE_WIDE std::size_t pack(const std::uint64_t* words, const std::uint64_t* masks, std::size_t count,
+                                std::uint8_t* bits) {
+    std::uint64_t waiting = 0;
+    std::size_t put = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint64_t word = _pext_u64(words[i], masks[i]);
+        const std::size_t shift = put % 64, after = put + static_cast<std::size_t>(_mm_popcnt_u64(masks[i]));
+        waiting |= word << shift;
+        store(bits + put / 64 * 8, waiting);
+        waiting = after / 64 > put / 64 ? word >> 1 >> (63 - shift) : waiting;
+        put = after;
+    }
+    store(bits + put / 64 * 8, waiting);
+    return put;
 }
 
 JOULEWISE_WIDE void spread(std::uint64_t* words, const std::uint64_t* masks, std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) words[i] = _pdep_u64(words[i], masks[i]);
 }
 
-JOULEWISE_WIDE void sum_up(std::uint32_t* numbers, std::size_t count) {
-    const __m256i last = _mm256_set1_epi32(7), fourth = _mm256_setr_epi32(3, 3, 3, 3, 3, 3, 3, 3);
+// Of eight numbers the sums of all up to each.
+JOULEWISE_WIDE inline __m256i sums_up_to(__m256i numbers) {
+    const __m256i fourth = _mm256_setr_epi32(3, 3, 3, 3, 3, 3, 3, 3);
     const __m256i upper = _mm256_setr_epi32(0, 0, 0, 0, -1, -1, -1, -1);
+    __m256i sums = _mm256_add_epi32(numbers, _mm256_slli_si256(numbers, 4));
+    sums = _mm256_add_epi32(sums, _mm256_slli_si256(sums, 8));
+    return _mm256_add_epi32(sums, _mm256_and_si256(_mm256_permutevar8x32_epi32(sums, fourth), upper));
+}
+
+JOULEWISE_WIDE void sum_up(std::uint32_t* numbers, std::size_t count) {
+    const __m256i last = _mm256_set1_epi32(7);
     __m256i before = _mm256_setzero_si256();
     std::size_t done = 0;
     for (; done + 8 <= count; done += 8) {
-        __m256i sums = load_wide(numbers + done);
-        sums = _mm256_add_epi32(sums, _mm256_slli_si256(sums, 4));
-        sums = _mm256_add_epi32(sums, _mm256_slli_si256(sums, 8));
-        const __m256i lower = _mm256_and_si256(_mm256_permutevar8x32_epi32(sums, fourth), upper);
-        sums = _mm256_add_epi32(sums, lower);
+        const __m256i sums = sums_up_to(load_wide(numbers + done));
         store_wide(numbers + done, _mm256_add_epi32(sums, before));
         before = _mm256_add_epi32(before, _mm256_permutevar8x32_epi32(sums, last));
     }
     auto sum = static_cast<std::uint32_t>(_mm256_cvtsi256_si32(before));
     for (; done < count; ++done) numbers[done] = sum += numbers[done];
+}
+
+// Ones at eight places below 64.
+JOULEWISE_WIDE inline std::uint64_t ones_at(__m256i places) {
+    const __m256i one = _mm256_set1_epi64x(1);
+    const __m256i low = _mm256_sllv_epi64(one, _mm256_cvtepu32_epi64(_mm256_castsi256_si128(places)));
+    const __m256i high = _mm256_sllv_epi64(one, _mm256_cvtepu32_epi64(_mm256_extracti128_si256(places, 1)));
+    const __m256i four = _mm256_or_si256(low, high);
+    const __m128i two = _mm_or_si128(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1));
+    return static_cast<std::uint64_t>(_mm_cvtsi128_si64(two) | _mm_extract_epi64(two, 1));
+}
+
+JOULEWISE_WIDE UnaryWriter put_unary(UnaryWriter writer, const std::uint32_t* numbers, std::size_t count, int shift) {
+    const __m256i own = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m128i by = _mm_cvtsi32_si128(shift);
+    std::size_t done = 0;
+    for (; done + 8 <= count; done += 8) {
+        const __m256i places = _mm256_add_epi32(sums_up_to(_mm256_srl_epi32(load_wide(numbers + done), by)), own);
+        const auto last = static_cast<std::uint32_t>(_mm256_extract_epi32(places, 7));
+        if (last < 63 && writer.out < writer.last) {
+            writer.put_word(ones_at(places), last + 1);
+        } else {
+            for (std::size_t i = 0; i < 8; ++i) writer.put_one(numbers[done + i] >> shift);
+        }
+    }
+    for (; done < count; ++done) writer.put_one(numbers[done] >> shift);
+    return writer;
 }
 
 // Few bytes are compared with each that occurs.
@@ -2113,7 +2226,7 @@ JOULEWISE_WIDE void join_triples(const std::uint8_t* symbols, const std::uint8_t
     portable::join_triples(symbols + done, bytes + 3 * done, count - done, values + done);
 }
 
-constexpr Loops loops = {true,   split_bytes, join_bytes,  gather,      spread,
+constexpr Loops loops = {true,   split_bytes, join_bytes,  pack,        spread,      put_unary,
                          sum_up, look_up,     count_bytes, put_triples, join_triples};
 
 }  // namespace wide
@@ -2161,9 +2274,14 @@ void take_rows(Chunk& work, std::size_t count, int rows, const Stream& stream, s
     for (int row = 0; row < rows; at[row++] += count) stream.take(work.planes[row], at[row], count);
 }
 
+const auto byte_of = Twice([](const std::uint32_t* __restrict numbers, std::size_t count, int shift,
+                              std::uint8_t* __restrict bytes) JOULEWISE_INLINE {
+    for (std::size_t i = 0; i < count; ++i) bytes[i] = static_cast<std::uint8_t>(numbers[i] >> shift);
+});
+
 void put_planes(Chunk& work, std::size_t count, int width, std::uint8_t* stream, std::uint64_t* at) {
     for (int low = 0; low < width; low += 8) {
-        for (std::size_t i = 0; i < count; ++i) work.bytes[i] = static_cast<std::uint8_t>(work.numbers[i] >> low);
+        byte_of(work.numbers, count, low, work.bytes);
         loops->split_bytes(work, count, low, std::min(8, width - low));
     }
     put_rows(work, count, width, stream, at);
@@ -2178,70 +2296,6 @@ void take_planes(Chunk& work, std::size_t count, int width, const Stream& stream
         for (std::size_t i = 0; i < count; ++i) work.numbers[i] |= std::uint32_t{work.bytes[i]} << low;
     }
 }
-
-// Zeros closed by a one, number after number, as a stream of so many bits; whole words go out, the rest waits.
-class UnaryWriter {
-  public:
-    UnaryWriter(std::uint8_t* stream, std::uint64_t bits) : out_(stream), last_(stream + bits / 64 * 8) {}
-
-    void put(const std::uint32_t* numbers, std::size_t count, int shift) {
-        std::size_t i = 0;
-        for (; i + 4 <= count; i += 4) {
-            std::uint64_t ends[4], end = 0;
-            for (std::size_t j = 0; j < 4; ++j) ends[j] = end += numbers[i + j] >> shift, ++end;
-            if (end < 64 && out_ < last_) {
-                const std::uint64_t one = 1;
-                put_word((one << ends[0] | one << ends[1]) | (one << ends[2] | one << ends[3]), end);
-            } else {
-                for (std::size_t j = 0; j < 4; ++j) put_one(numbers[i + j] >> shift);
-            }
-        }
-        for (; i < count; ++i) put_one(numbers[i] >> shift);
-    }
-
-    void finish() {  // Other parts of the stream may lie in the last bytes already.
-        if (filled_) store(out_, load<std::uint64_t>(out_) | word_);
-    }
-
-  private:
-    // Numbers that are put together, as less than 64 bits. The word goes out full or not: a branch would be guessed
-    // wrong once a word, which takes longer.
-    void put_word(std::uint64_t bits, std::uint64_t count) {
-        word_ |= bits << filled_;
-        store(out_, word_);
-        const std::uint64_t after = filled_ + count;
-        word_ = after < 64 ? word_ : bits >> 1 >> (63 - filled_);
-        out_ += after / 64 * 8;
-        filled_ = after % 64;
-    }
-
-    void put_one(std::uint32_t number) {
-        filled_ += number;
-        if (filled_ >= 64) {
-            store(out_, word_);
-            out_ += filled_ / 64 * 8;  // The stream holds zeros already.
-            word_ = 0;
-            filled_ %= 64;
-        }
-        word_ |= std::uint64_t{1} << filled_++;
-        if (filled_ == 64) {
-            store(out_, word_);
-            out_ += 8;
-            word_ = filled_ = 0;
-        }
-    }
-
-    std::uint8_t* out_;
-    std::uint8_t* last_;  // The word that may not be full in the end.
-    std::uint64_t word_ = 0, filled_ = 0;
-};
-
-// On a copy of the writer, whose members can stay in registers.
-const auto put_unary =
-    Twice([](UnaryWriter writer, const std::uint32_t* numbers, std::size_t count, int shift) JOULEWISE_INLINE {
-        writer.put(numbers, count, shift);
-        return writer;
-    });
 
 // The places of the ones in a byte, and how many there are.
 struct Ones {
@@ -2458,7 +2512,10 @@ const auto complement = Twice([](const Tensor* tensor, const std::uint32_t* pres
         const auto first = static_cast<std::uint32_t>(tensor->offset + begin);
         std::fill_n(flags, some, std::uint8_t{1});
         std::fill_n(flags + some, window - some, std::uint8_t{0});
-        for (; present < end && *present - first < some; ++present) flags[*present - first] = 0;
+        const std::uint32_t* const here = present;
+        present = std::partition_point(here, std::min(here + some, end),
+                                       [=](std::uint32_t place) { return place - first < some; });
+        for (std::ptrdiff_t i = 0; i < present - here; ++i) flags[here[i] - first] = 0;
         // Places are written by eights: near the end of the room elsewhere.
         const bool has_room = absent_end - absent > window;
         std::uint32_t* const listed = has_room ? absent : last;
@@ -2515,6 +2572,10 @@ Rice shortest(const Tensor& tensor, const std::uint32_t* positions) {
 class Counter {
   public:
     void add(const std::uint8_t* symbols, std::size_t count) { loops->count_bytes(symbols, count, parts_); }
+
+    bool has_met(int symbol) const {
+        return parts_[0][symbol] || parts_[1][symbol] || parts_[2][symbol] || parts_[3][symbol];
+    }
 
     // Says what was counted, and begins anew.
     void finish(Histogram& histogram) {
@@ -2619,22 +2680,18 @@ struct Magnitudes {
     }
 };
 
-// Count the symbols of a tensor, write its value bytes, and its rounded values where they are asked for: a chunk at a
-// time, which stays in the cache between loops. Returns whether all values are finite.
-bool split(Tensor& tensor, const float* values, std::uint8_t* bytes, float* rounded, Counter& counter) {
+// Count the symbols of a tensor, a chunk at a time, which stays in the cache between loops. Returns whether all values
+// are finite: of float32 numbers the symbol says so, other types have none for those that are not.
+bool count_symbols(Tensor& tensor, const float* values, Counter& counter) {
     if (tensor.type == int8) tensor.largest = float_of(largest_magnitude(values, tensor.kept));
-    const Magnitudes magnitudes(tensor);
     for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
         const auto some = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
         std::uint8_t symbols[chunk];
-        if (largest_magnitude(values + done, some) > largest_finite) return false;
+        if (tensor.type != float32 && largest_magnitude(values + done, some) > largest_finite) return false;
         symbols_of(tensor, values + done, some, symbols);
         counter.add(symbols, some);
-        put_others(tensor, magnitudes.of, values + done, symbols, some,
-                   bytes + done * static_cast<std::uint64_t>(whole_bytes[tensor.type]),
-                   rounded ? rounded + done : nullptr);
     }
-    return true;
+    return tensor.type != float32 || !counter.has_met(highest_symbol[float32] + 1);
 }
 
 // -------------------------------------------------------------------------------------------------------------- places
@@ -2710,16 +2767,21 @@ bool ascends(const Tensor& tensor, const std::uint32_t* indices) {
            all_ascend(indices, tensor.kept);
 }
 
+const auto gaps_of = Twice([](const std::uint32_t* positions, std::uint32_t before, std::size_t count,
+                              std::uint32_t* __restrict gaps) JOULEWISE_INLINE {
+    gaps[0] = positions[0] - before - 1;
+    for (std::size_t i = 1; i < count; ++i) gaps[i] = positions[i] - positions[i - 1] - 1;
+});
+
 void put_positions(const Tensor& tensor, const std::uint32_t* positions, UnaryWriter& unary, Chunk& work,
                    std::uint8_t* stream, Places& places) {
     std::uint32_t before = static_cast<std::uint32_t>(tensor.offset) - 1;  // Wraps, and wraps back.
     for (std::uint64_t done = 0; done < tensor.listed; done += chunk) {
         const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.listed - done));
         const std::uint32_t* const own = positions + done;
-        work.numbers[0] = own[0] - before - 1;
-        for (std::size_t i = 1; i < count; ++i) work.numbers[i] = own[i] - own[i - 1] - 1;
+        gaps_of(own, before, count, work.numbers);
         before = own[count - 1];
-        unary = put_unary(unary, work.numbers, count, tensor.parameter);
+        unary = loops->put_unary(unary, work.numbers, count, tensor.parameter);
         put_planes(work, count, tensor.parameter, stream, places.remainders);
     }
 }
@@ -2732,28 +2794,11 @@ const auto odd_bits_of = Twice([](const float* __restrict rounded, std::size_t c
     }
 });
 
-void put_odd_bits(const Tensor& tensor, const float* rounded, Chunk& work, std::uint8_t* stream, Places& places) {
-    for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
-        const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
-        odd_bits_of(rounded + done, count, tensor.type == int8, work.bytes);
-        loops->split_bytes(work, count, 0, odd_bits[tensor.type]);
-        put_rows(work, count, odd_bits[tensor.type], stream, places.odd[tensor.type]);
-    }
-}
-
-// Put the low bits of words one after another, of each as many as its mask has ones; returns how many.
-std::size_t pack(const std::uint64_t* words, const std::uint64_t* masks, std::size_t count, std::uint8_t* bits) {
-    std::uint64_t waiting = 0;
-    std::size_t put = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::size_t shift = put % 64, after = put + static_cast<std::size_t>(bit_count(masks[i]));
-        waiting |= words[i] << shift;
-        store(bits + put / 64 * 8, waiting);
-        if (after / 64 > put / 64) waiting = words[i] >> 1 >> (63 - shift);
-        put = after;
-    }
-    store(bits + put / 64 * 8, waiting);
-    return put;
+void put_odd_bits(ValueType type, const float* rounded, std::size_t count, Chunk& work, std::uint8_t* stream,
+                  Places& places) {
+    odd_bits_of(rounded, count, type == int8, work.bytes);
+    loops->split_bytes(work, count, 0, odd_bits[type]);
+    put_rows(work, count, odd_bits[type], stream, places.odd[type]);
 }
 
 // Write codes of which planes hold all bits, closing ones included: a value has a bit at each level before its last
@@ -2764,40 +2809,40 @@ void put_levels(Chunk& work, std::size_t count, int longest, std::uint8_t* strea
     for (int level = longest - 1; level >= 0; --level) {
         for (std::size_t i = 0; i < words; ++i) live[i] |= load<std::uint64_t>(work.planes[level + 1] + 8 * i);
         std::memcpy(level_bits, work.planes[level], 8 * words);
-        loops->gather(level_bits, live, words);
-        const std::size_t bits = pack(level_bits, live, words, work.bytes);
+        const std::size_t bits = loops->pack(level_bits, live, words, work.bytes);
         put_bits(stream, level_at[level], work.bytes, bits);
         level_at[level] += bits;
     }
 }
 
-void put_symbols(const Tensor& tensor, const float* values, Chunk& work, std::uint8_t* stream,
-                 std::uint64_t* level_at) {
-    const Code& code = tensor.code;
-    std::uint16_t book[symbols_of_a_byte];
-    std::uint8_t symbols[chunk];
+// The codewords of a tensor's symbols, in two bytes.
+struct Book {
     Dictionary lower, upper;
-    codewords(code, book);
-    for (int symbol = code.low; symbol < code.low + code.count; ++symbol) {
-        if (!code.lengths[symbol - code.low]) continue;
-        lower.add(static_cast<std::uint8_t>(symbol), static_cast<std::uint8_t>(book[symbol]));
-        upper.add(static_cast<std::uint8_t>(symbol), static_cast<std::uint8_t>(book[symbol] >> 8));
-    }
-    const int longest = longest_length(code);
-    for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
-        const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
-        symbols_of(tensor, values + done, count, symbols);
-        loops->look_up(lower, symbols, count, work.bytes);
-        loops->split_bytes(work, count, 0, std::min(8, longest + 1));
-        if (longest > 7) {
-            loops->look_up(upper, symbols, count, work.bytes);
-            loops->split_bytes(work, count, 8, longest - 7);
+    int longest;
+
+    explicit Book(const Code& code) : longest(longest_length(code)) {
+        std::uint16_t words[symbols_of_a_byte];
+        codewords(code, words);
+        for (int symbol = code.low; symbol < code.low + code.count; ++symbol) {
+            if (!code.lengths[symbol - code.low]) continue;
+            lower.add(static_cast<std::uint8_t>(symbol), static_cast<std::uint8_t>(words[symbol]));
+            upper.add(static_cast<std::uint8_t>(symbol), static_cast<std::uint8_t>(words[symbol] >> 8));
         }
-        put_levels(work, count, longest, stream, level_at);
     }
+};
+
+void put_symbols(const Book& book, const std::uint8_t* symbols, std::size_t count, Chunk& work, std::uint8_t* stream,
+                 std::uint64_t* level_at) {
+    loops->look_up(book.lower, symbols, count, work.bytes);
+    loops->split_bytes(work, count, 0, std::min(8, book.longest + 1));
+    if (book.longest > 7) {
+        loops->look_up(book.upper, symbols, count, work.bytes);
+        loops->split_bytes(work, count, 8, book.longest - 7);
+    }
+    put_levels(work, count, book.longest, stream, level_at);
 }
 
-// Choose code and Rice parameter of a tensor whose values are split; returns its bits in the stream.
+// Choose code and Rice parameter of a tensor whose symbols are counted; returns its bits in the stream.
 std::uint64_t plan(Tensor& tensor, const std::uint32_t* positions, Counter& counter, std::uint64_t& unary_bits) {
     const Rice rice = shortest(tensor, positions);
     tensor.parameter = static_cast<std::uint8_t>(rice.parameter);
@@ -2813,61 +2858,6 @@ std::uint64_t plan(Tensor& tensor, const std::uint32_t* positions, Counter& coun
            tensor.kept * static_cast<std::uint64_t>(mantissa_bits[tensor.type] + 1);
 }
 
-// One payload in the making.
-struct Encoder {
-    const std::uint32_t* indices;
-    const float* values;
-    float* rounded;  // The values themselves where all types are exact: nothing is written then.
-    bool exact;
-    Tensor* tensors;
-    std::int64_t count;
-    std::uint32_t* dropped;
-
-    const float* decoded() const { return exact ? values : rounded; }
-
-    // Split all values, choose all forms, write table and value bytes. Returns the end of the table; null if indices do
-    // not ascend or a value is not finite.
-    std::uint8_t* plan_all(std::uint8_t* table, std::uint8_t* body, double* tensor_bits, std::uint64_t& unary_bits) {
-        Places places = places_of(tensors, count, 0);
-        std::uint32_t* absent = dropped;
-        Counter counter;
-        for (std::int64_t i = 0; i < count; ++i) {
-            Tensor& tensor = tensors[i];
-            const std::uint8_t* const begin = table;
-            std::uint64_t bits = 0;
-            if (tensor.kept) {
-                const std::uint64_t first = tensor.first;
-                std::uint8_t* const bytes = body + places.bytes[tensor.type];
-                if (!ascends(tensor, indices + first)) return nullptr;
-                if (!split(tensor, values + first, bytes, exact ? nullptr : rounded + first, counter)) return nullptr;
-                places.bytes[tensor.type] += tensor.kept * static_cast<std::uint64_t>(whole_bytes[tensor.type]);
-                const std::uint32_t* const listed = tensor.flipped ? absent : indices + first;
-                if (tensor.flipped) absent = complement(&tensor, indices + first, tensor.kept, absent);
-                bits = plan(tensor, listed, counter, unary_bits);
-            }
-            table = put_entry(table, tensor);
-            tensor_bits[i] =
-                tensor.kept ? static_cast<double>(bits + 8 * static_cast<std::uint64_t>(table - begin)) : 0;
-        }
-        return table;
-    }
-
-    void write_stream(std::uint8_t* stream, std::uint64_t unary_bits, Places& places, std::uint64_t* level_at) {
-        Chunk work = {};
-        UnaryWriter unary(stream, unary_bits);
-        const std::uint32_t* absent = dropped;
-        for (std::int64_t i = 0; i < count; ++i) {
-            const Tensor& tensor = tensors[i];
-            if (!tensor.kept) continue;
-            put_positions(tensor, tensor.flipped ? absent : indices + tensor.first, unary, work, stream, places);
-            absent += tensor.flipped ? tensor.listed : 0;
-            if (odd_bits[tensor.type]) put_odd_bits(tensor, decoded() + tensor.first, work, stream, places);
-            if (tensor.code.count > 1) put_symbols(tensor, values + tensor.first, work, stream, level_at);
-        }
-        unary.finish();
-    }
-};
-
 // Where each level of symbol bits begins; the last number is where the stream ends.
 void place_levels(const Tensor* tensors, std::int64_t count, std::uint64_t at, std::uint64_t* level_at) {
     for (int level = 0; level < levels; ++level) {
@@ -2875,6 +2865,120 @@ void place_levels(const Tensor* tensors, std::int64_t count, std::uint64_t at, s
         for (std::int64_t i = 0; i < count; ++i) at += tensors[i].live[level];
     }
 }
+
+// One payload in the making: first all forms are chosen, and its lengths are known; then it is written.
+class Encoder {
+  public:
+    Encoder(const std::uint32_t* indices, const float* values, std::int64_t tensors)
+        : indices_(indices), values_(values), tensors_(static_cast<std::uint64_t>(tensors)), count_(tensors) {}
+
+    // Finds what each tensor keeps.
+    Status divide(std::uint64_t kept, const std::int64_t* offsets, const std::uint8_t* value_types) {
+        if (tensors_.failed()) return out_of_memory;
+        std::uint64_t first = 0, dropped = 0;
+        for (std::int64_t i = 0; i < count_; ++i) {
+            if (value_types[i] >= types) return invalid_argument;
+            // Where indices do not ascend this is some place or other, and seen to be wrong before it is used.
+            const auto* const end = std::lower_bound(indices_ + first, indices_ + kept, offsets[i + 1]);
+            const auto stop = static_cast<std::uint64_t>(end - indices_);
+            if (stop - first > static_cast<std::uint64_t>(offsets[i + 1] - offsets[i])) return unsound_selection;
+            Tensor& tensor = tensors_.get()[i] = tensor_of(offsets, i, first, stop - first);
+            tensor.type = static_cast<ValueType>(value_types[i]);
+            exact_ = exact_ && (tensor.type == float32 || stop == first);
+            dropped += tensor.flipped ? tensor.listed : 0;
+            first = stop;
+        }
+        if (first != kept) return unsound_selection;
+        dropped_.emplace(dropped);
+        return dropped_->failed() ? out_of_memory : succeeded;
+    }
+
+    // Chooses all forms and writes the table. Returns its end; null if indices do not ascend or a value is not finite.
+    std::uint8_t* plan_all(std::uint8_t* table, double* tensor_bits) {
+        std::uint32_t* absent = dropped_->get();
+        Counter counter;
+        for (std::int64_t i = 0; i < count_; ++i) {
+            Tensor& tensor = tensors_.get()[i];
+            const std::uint8_t* const begin = table;
+            std::uint64_t bits = 0;
+            if (tensor.kept) {
+                const std::uint32_t* const present = indices_ + tensor.first;
+                if (!ascends(tensor, present)) return nullptr;
+                if (!count_symbols(tensor, values_ + tensor.first, counter)) return nullptr;
+                const std::uint32_t* const listed = tensor.flipped ? absent : present;
+                if (tensor.flipped) absent = complement(&tensor, present, tensor.kept, absent);
+                bits = plan(tensor, listed, counter, unary_bits_);
+            }
+            table = put_entry(table, tensor);
+            bits += 8 * static_cast<std::uint64_t>(table - begin);
+            tensor_bits[i] = tensor.kept ? static_cast<double>(bits) : 0;
+        }
+        places_ = places_of(tensors_.get(), count_, unary_bits_);
+        place_levels(tensors_.get(), count_, places_.symbols, level_at_);
+        stream_bytes_ = (level_at_[levels - 1] + 7) / 8;
+        return table;
+    }
+
+    // Bytes of values and bits, and bits of the unary stream; whether the values are sent as they are.
+    std::uint64_t body_bytes() const { return places_.value_bytes + stream_bytes_; }
+    std::uint64_t unary_bits() const { return unary_bits_; }
+    bool is_exact() const { return exact_; }
+
+    // Words of the stream go beyond its end, where the body has none: it has a place of its own.
+    Status write(std::uint8_t* body, float* rounded) const {
+        Scratch<std::uint8_t> stream(stream_bytes_);
+        if (stream.failed()) return out_of_memory;
+        std::memset(stream.get(), 0, static_cast<std::size_t>(stream_bytes_) + slack);
+        write_all(body, stream.get(), exact_ ? nullptr : rounded);
+        std::memcpy(body + places_.value_bytes, stream.get(), static_cast<std::size_t>(stream_bytes_));
+        return succeeded;
+    }
+
+  private:
+    void write_all(std::uint8_t* body, std::uint8_t* stream, float* rounded) const {
+        Chunk work = {};
+        Places places = places_;
+        std::uint64_t level_at[levels];
+        std::copy(level_at_, level_at_ + levels, level_at);
+        UnaryWriter unary(stream, unary_bits_);
+        const std::uint32_t* absent = dropped_->get();
+        for (std::int64_t i = 0; i < count_; ++i) {
+            const Tensor& tensor = tensors_.get()[i];
+            if (!tensor.kept) continue;
+            put_positions(tensor, tensor.flipped ? absent : indices_ + tensor.first, unary, work, stream, places);
+            absent += tensor.flipped ? tensor.listed : 0;
+            put_values(tensor, body, rounded ? rounded + tensor.first : nullptr, work, stream, places, level_at);
+        }
+        unary.finish();
+    }
+
+    // Value bytes, odd bits and symbols of a tensor, and its values as a decoder will read them.
+    void put_values(const Tensor& tensor, std::uint8_t* body, float* rounded, Chunk& work, std::uint8_t* stream,
+                    Places& places, std::uint64_t* level_at) const {
+        const Magnitudes magnitudes(tensor);
+        const Book book(tensor.code);
+        for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
+            const auto some = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
+            const float* const values = values_ + tensor.first + done;
+            float* const into = rounded ? rounded + done : nullptr;
+            std::uint8_t symbols[chunk];
+            symbols_of(tensor, values, some, symbols);
+            put_others(tensor, magnitudes.of, values, symbols, some, body + places.bytes[tensor.type], into);
+            places.bytes[tensor.type] += some * static_cast<std::uint64_t>(whole_bytes[tensor.type]);
+            if (odd_bits[tensor.type]) put_odd_bits(tensor.type, into, some, work, stream, places);
+            if (tensor.code.count > 1) put_symbols(book, symbols, some, work, stream, level_at);
+        }
+    }
+
+    const std::uint32_t* indices_;
+    const float* values_;
+    Scratch<Tensor> tensors_;
+    std::int64_t count_;
+    std::optional<Scratch<std::uint32_t>> dropped_;
+    bool exact_ = true;  // All values are sent as they are.
+    Places places_;
+    std::uint64_t unary_bits_ = 0, stream_bytes_ = 0, level_at_[levels] = {};
+};
 
 // -------------------------------------------------------------------------------------------------------------- decode
 
@@ -3378,46 +3482,23 @@ __attribute__((target("pclmul,sse4.1"))) std::uint32_t checksum_of(std::uint32_t
 // ------------------------------------------------------------------------------------------------- what Python calls
 // Described below, where C begins.
 
-std::int32_t encode(const std::uint32_t* indices, const float* values, std::int64_t kept, const std::int64_t* offsets,
-                    std::int64_t tensors, const std::uint8_t* value_types, std::uint8_t* out, std::int64_t room,
-                    float* rounded, double* tensor_bits, std::int64_t* sizes) {
+std::int32_t open_encoder(const std::uint32_t* indices, const float* values, std::int64_t kept,
+                          const std::int64_t* offsets, std::int64_t tensors, const std::uint8_t* value_types,
+                          std::uint8_t* table, std::int64_t room, double* tensor_bits, std::int64_t* sizes,
+                          void** opened) {
+    *opened = nullptr;
     if (kept < 0 || room < 0 || !sound(offsets, tensors)) return invalid_argument;
-    const auto count = static_cast<std::uint64_t>(kept), body_at = static_cast<std::uint64_t>(tensors) * entry_room;
-    if (static_cast<std::uint64_t>(room) < body_at + 9 * count + 64) return invalid_argument;
-    Scratch<Tensor> all(static_cast<std::uint64_t>(tensors));
-    if (all.failed()) return out_of_memory;
-    std::uint64_t first = 0, dropped = 0;
-    bool exact = true;
-    for (std::int64_t i = 0; i < tensors; ++i) {
-        if (value_types[i] >= types) return invalid_argument;
-        // Where indices do not ascend this is some place or other, and seen to be wrong before it is used.
-        const auto stop =
-            static_cast<std::uint64_t>(std::lower_bound(indices + first, indices + count, offsets[i + 1]) - indices);
-        if (stop - first > static_cast<std::uint64_t>(offsets[i + 1] - offsets[i])) return unsound_selection;
-        all.get()[i] = tensor_of(offsets, i, first, stop - first);
-        all.get()[i].type = static_cast<ValueType>(value_types[i]);
-        exact = exact && (value_types[i] == float32 || stop == first);
-        dropped += all.get()[i].flipped ? all.get()[i].listed : 0;
-        first = stop;
-    }
-    if (first != count) return unsound_selection;
-    Scratch<std::uint32_t> absent(dropped);
-    if (absent.failed()) return out_of_memory;
-    Encoder encoder = {indices, values, rounded, exact, all.get(), tensors, absent.get()};
-    std::uint64_t unary_bits = 0, level_at[levels];
-    const std::uint8_t* const table_end = encoder.plan_all(out, out + body_at, tensor_bits, unary_bits);
+    if (static_cast<std::uint64_t>(room) < static_cast<std::uint64_t>(tensors) * entry_room) return invalid_argument;
+    std::unique_ptr<Encoder> encoder(new (std::nothrow) Encoder(indices, values, tensors));
+    if (!encoder) return out_of_memory;
+    if (const Status status = encoder->divide(static_cast<std::uint64_t>(kept), offsets, value_types)) return status;
+    const std::uint8_t* const table_end = encoder->plan_all(table, tensor_bits);
     if (!table_end) return unsound_selection;
-    codec::Places places = places_of(all.get(), tensors, unary_bits);
-    place_levels(all.get(), tensors, places.symbols, level_at);
-    const std::uint64_t stream_bytes = (level_at[levels - 1] + 7) / 8;
-    std::uint8_t* const stream = out + body_at + places.value_bytes;
-    std::memset(stream, 0, static_cast<std::size_t>(stream_bytes) + slack);
-    encoder.write_stream(stream, unary_bits, places, level_at);
-    sizes[0] = table_end - out;
-    sizes[1] = static_cast<std::int64_t>(body_at);
-    sizes[2] = static_cast<std::int64_t>(places.value_bytes + stream_bytes);
-    sizes[3] = static_cast<std::int64_t>(unary_bits);
-    sizes[4] = exact;
+    sizes[0] = table_end - table;
+    sizes[1] = static_cast<std::int64_t>(encoder->body_bytes());
+    sizes[2] = static_cast<std::int64_t>(encoder->unary_bits());
+    sizes[3] = encoder->is_exact();
+    *opened = encoder.release();
     return succeeded;
 }
 
@@ -3463,21 +3544,31 @@ std::int32_t decode(const std::uint8_t* payload, std::int64_t size, std::int64_t
 }  // namespace codec
 }  // namespace
 
-// Encode kept coordinates: docs/payload.md without header and wholes.
+// Plan a payload, and write its table.
 //
-// indices uint32[kept], values float32[kept], offsets int64[tensors + 1], value_types uint8[tensors];
-// out: table at the start, value bytes and bit stream at sizes[1]; room bytes are at hand, at least
-//   141 * tensors + 9 * kept + 64;
-// rounded float32[kept]: what a decoder will read; untouched if every value is a float32, which is exact;
+// indices uint32[kept] ascending, values float32[kept] finite (otherwise: unsound_selection), both there and unchanged
+// until the plan is closed; offsets int64[tensors + 1]; value_types uint8[tensors].
+// Written are: table, of which `room` bytes are at hand, at least 141 * tensors;
 // tensor_bits float64[tensors]: of the kept coordinates of each, without the bits that fill the last byte;
-// sizes int64[5]: bytes of the table, where the rest begins, bytes of the rest, bits of the unary stream, whether
-//   rounded was left untouched.
-JOULEWISE_EXPORT std::int32_t joulewise_encode(const std::uint32_t* indices, const float* values, std::int64_t kept,
-                                               const std::int64_t* offsets, std::int64_t tensors,
-                                               const std::uint8_t* value_types, std::uint8_t* out, std::int64_t room,
-                                               float* rounded, double* tensor_bits, std::int64_t* sizes) {
-    return codec::encode(indices, values, kept, offsets, tensors, value_types, out, room, rounded, tensor_bits, sizes);
+// sizes int64[4]: bytes of the table, bytes of what joulewise_encode_write writes, bits of the unary stream, whether
+//   every value is a float32, which is exact;
+// plan: for joulewise_encode_write, and then joulewise_encode_close.
+JOULEWISE_EXPORT std::int32_t joulewise_encode_open(const std::uint32_t* indices, const float* values,
+                                                    std::int64_t kept, const std::int64_t* offsets,
+                                                    std::int64_t tensors, const std::uint8_t* value_types,
+                                                    std::uint8_t* table, std::int64_t room, double* tensor_bits,
+                                                    std::int64_t* sizes, void** plan) {
+    return codec::open_encoder(indices, values, kept, offsets, tensors, value_types, table, room, tensor_bits, sizes,
+                               plan);
 }
+
+// Write value bytes and bit stream: sizes[1] bytes, and none beyond. rounded float32[kept]: what a decoder will read;
+// untouched where every value is exact.
+JOULEWISE_EXPORT std::int32_t joulewise_encode_write(const void* plan, std::uint8_t* body, float* rounded) {
+    return static_cast<const codec::Encoder*>(plan)->write(body, rounded);
+}
+
+JOULEWISE_EXPORT void joulewise_encode_close(void* plan) { delete static_cast<codec::Encoder*>(plan); }
 
 // Read the table of a payload, which begins at byte `at`, and check it against the layout.
 //

@@ -209,22 +209,24 @@ std::vector<Selection> select_all(Kind kind, std::size_t n, bool each, bool equa
 // Encodes with each value type and a mixture, decodes, and holds what was decoded against what was said to be sent.
 void encode(const Selection& kept, const std::vector<std::int64_t>& edges, int first_type, Hash& hash) {
     const std::size_t tensors = edges.size() - 1, count = kept.indices.size();
-    std::vector<std::uint8_t> types(tensors), read_types(tensors), out(141 * tensors + 9 * count + 64);
+    std::vector<std::uint8_t> types(tensors), read_types(tensors), payload(141 * tensors);
     for (std::size_t i = 0; i < tensors; ++i) types[i] = static_cast<std::uint8_t>(first_type < 4 ? first_type : i % 4);
     std::vector<float> rounded = kept.values;
     std::vector<double> bits(tensors);
-    std::int64_t sizes[5], numbers[8] = {}, details[3];
-    const auto room = static_cast<std::int64_t>(out.size()), number_of_tensors = static_cast<std::int64_t>(tensors);
-    if (joulewise_encode(kept.indices.data(), kept.values.data(), static_cast<std::int64_t>(count), edges.data(),
-                         number_of_tensors, types.data(), out.data(), room, rounded.data(), bits.data(), sizes) != 0) {
+    std::int64_t sizes[4], numbers[8] = {}, details[3];
+    void* plan = nullptr;
+    const auto room = static_cast<std::int64_t>(payload.size()), number_of_tensors = static_cast<std::int64_t>(tensors);
+    if (joulewise_encode_open(kept.indices.data(), kept.values.data(), static_cast<std::int64_t>(count), edges.data(),
+                              number_of_tensors, types.data(), payload.data(), room, bits.data(), sizes, &plan) != 0) {
         fail("a selection was not encoded");
     }
-    std::vector<std::uint8_t> payload(out.begin(), out.begin() + sizes[0]);
-    payload.insert(payload.end(), out.begin() + sizes[1], out.begin() + sizes[1] + sizes[2]);
+    payload.resize(static_cast<std::size_t>(sizes[0] + sizes[1]));
+    if (joulewise_encode_write(plan, payload.data() + sizes[0], rounded.data()) != 0) fail("a payload was not written");
+    joulewise_encode_close(plan);
     hash.add(payload);
     hash.add(rounded);
     hash.add(bits);
-    hash.add_number(sizes[3]);
+    hash.add_number(sizes[2]);
     const auto size = static_cast<std::int64_t>(payload.size());
     if (joulewise_read_table(payload.data(), size, 0, edges.data(), number_of_tensors, read_types.data(), numbers) !=
             0 ||
@@ -232,7 +234,7 @@ void encode(const Selection& kept, const std::vector<std::int64_t>& edges, int f
         fail("a table was not read as it was written");
     }
     Selection decoded = {std::vector<std::uint32_t>(count), std::vector<float>(count)};
-    if (joulewise_decode(payload.data(), size, 0, sizes[0], sizes[3], edges.data(), number_of_tensors, numbers[1],
+    if (joulewise_decode(payload.data(), size, 0, sizes[0], sizes[2], edges.data(), number_of_tensors, numbers[1],
                          decoded.indices.data(), decoded.values.data(), details) != 0) {
         fail("a payload was refused that the encoder wrote");
     }
