@@ -210,7 +210,37 @@ def test_arrays_of_other_types_never_reach_the_kernel():
     wrong = np.zeros(3, np.float64), np.zeros((2, 2), np.float32), np.zeros(6, np.float32)[::2], [1.0]
     for values in wrong:
         with pytest.raises((ctypes.ArgumentError, TypeError)):
-            native_codec.write(np.zeros(0, np.uint32), values, layout_of(3), ("float32",))
+            native_codec.write(np.zeros(len(values), np.uint32), values, layout_of(3), ("float32",), b"", b"")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_byte_beyond_the_body_is_written(seed):
+    case = case_of(1000 + seed)
+    library, indices, values = native_codec._functions(), case.selection.indices, case.selection.values
+    tensors, plan = len(case.kinds), ctypes.c_void_p()
+    table, bits, sizes = np.full(141 * tensors + 1, 171, np.uint8), np.empty(tensors), np.empty(4, np.int64)
+    numbers = native_codec._numbers_of(case.kinds)
+    asked = (indices, values, len(indices), case.layout.offsets, tensors, numbers, table, 141 * tensors, bits, sizes)
+    assert library.joulewise_encode_open(*asked, ctypes.byref(plan)) == 0
+    body = np.full(sizes[1] + 64, 171, np.uint8)
+    rounded = np.empty(len(indices), np.float32)
+    assert library.joulewise_encode_write(plan, body.ctypes.data, rounded.ctypes.data) == 0
+    library.joulewise_encode_close(plan)
+    assert table[-1] == 171
+    assert (body[sizes[1] :] == 171).all()
+    if len(indices):
+        assert encode(case.selection, case.layout, case.kinds).endswith(body[: sizes[1]].tobytes())
+
+
+def test_a_plan_that_is_refused_is_none():
+    library, plan = native_codec._functions(), ctypes.c_void_p(1)
+    table, bits, sizes = np.zeros(282, np.uint8), np.empty(2), np.empty(4, np.int64)
+    indices, values = np.array([1, 5], np.uint32), np.array([1, np.nan], np.float32)
+    asked = (np.array([0, 3, 6], np.int64), 2, np.zeros(2, np.uint8), table)
+    for wrong in ((indices, values, 2), (indices[::-1].copy(), values, 2), (indices, values, -1)):
+        assert library.joulewise_encode_open(*wrong, *asked, 282, bits, sizes, ctypes.byref(plan)) in (2, 3)
+        assert plan.value is None
+    assert library.joulewise_encode_open(indices, values, 1, *asked, 281, bits, sizes, ctypes.byref(plan)) == 2
 
 
 def test_adding_is_what_numpy_adds():
