@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from joulewise import bench, bench_figure, benchdata, cli, kernel, rivals, targets
-from joulewise.bench import FUSED, READ, SELECT, STEP, Plan, Report, Size, Timing
 from joulewise.benchdata import RESNET18
+from joulewise.benchrecords import FUSED, READ, SELECT, STEP, Part, Plan, Report, Size, Timing
 from joulewise.errors import ArgumentError
 from joulewise.rivals import ARGPARTITION, TORCH_TOPK
 from joulewise.rules import CWMP, Count, Joules, TopK
@@ -216,7 +216,7 @@ def test_bytes_are_held_against_entropy_and_zstd():
 
 def test_a_figure_is_written_and_another_ending_refused_before_anything_is_measured(tmp_path, load):
     pytest.importorskip("vl_convert", reason="figures are drawn by altair with vl-convert, which is not installed")
-    made = [bench.Part("x", (timing(READ, n=load.n), timing(SELECT, n=load.n)), tuple(bench.sizes(load, 0.05)))]
+    made = [Part("x", (timing(READ, n=load.n), timing(SELECT, n=load.n)), tuple(bench.sizes(load, 0.05)))]
     bench_figure.draw(bench.summarise(made), tmp_path / "speed.svg")
     drawn = (tmp_path / "speed.svg").read_text(encoding="utf-8")
     assert "20,000" in drawn

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from joulewise.bench import Report
+from joulewise.benchrecords import Report
 from joulewise.errors import ArgumentError, MissingExtra, OutputError
 
 FORMATS = (".svg", ".png", ".pdf")

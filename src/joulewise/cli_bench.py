@@ -16,8 +16,8 @@ from joulewise.terminal import Debug, empty_table, open_console, say
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from joulewise.bench import Plan, Report
     from joulewise.benchdata import Load
+    from joulewise.benchrecords import Plan, Report
     from joulewise.timing import Quartiles
 
 Option = typer.Option
@@ -49,9 +49,10 @@ def bench(
     Example: joulewise bench --quick
     """
     from joulewise import bench as benching
+    from joulewise.benchrecords import QUICK, Plan
 
     del debug
-    plan = _plan(benching.QUICK if quick else benching.Plan(), n, density, threads, rounds)
+    plan = _plan(QUICK if quick else Plan(), n, density, threads, rounds)
     if figure is not None:
         from joulewise import bench_figure
 
@@ -119,7 +120,7 @@ def _show(report: Report) -> None:
 
 
 def _speed(report: Report) -> Table:
-    from joulewise.bench import READ
+    from joulewise.benchrecords import READ
     from joulewise.rivals import ARGPARTITION, TORCH_TOPK
 
     bases = (READ, TORCH_TOPK, ARGPARTITION)

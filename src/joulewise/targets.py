@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from joulewise.bench import FUSED, READ, SELECT, Report, Size, Timing
 from joulewise.benchdata import RESNET18
+from joulewise.benchrecords import FUSED, READ, SELECT, Report, Size, Timing
 from joulewise.rivals import ARGPARTITION, TORCH_TOPK
 
 SHOWN = (0.01, 0.20)
