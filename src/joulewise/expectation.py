@@ -269,7 +269,7 @@ def limit(budget: Budget, costs: Costs) -> tuple[Amount, float]:
         case Count() | Density():
             return "count", float(budget.count(costs.layout.n))
         case Joules():
-            return "energy", budget.budget - (costs.fixed if budget.includes_fixed else 0.0)
+            return "energy", budget.room(costs.fixed)
         case Bytes():
             return "bits", 8.0 * budget.n
         case Price():
