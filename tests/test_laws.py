@@ -321,6 +321,19 @@ def test_at_equal_prices_nothing_is_saved_and_at_any_contrast_the_limit_is_not_p
     assert max(found) <= limit + 1e-9
 
 
+@pytest.mark.parametrize("density", [0.0, -0.1, 1.1, math.nan])
+def test_a_limit_is_of_a_density_at_which_topk_keeps_something(density):
+    with pytest.raises(ArgumentError, match=f"density is {density}, expected the share that TopK keeps, above 0"):
+        TwoPrices(0.5, 1.0).limit(CWMP(), density)
+
+
+@pytest.mark.parametrize("rule", [CWMP(), Projection()], ids=name_of)
+def test_the_limit_is_nothing_where_there_is_one_price_or_everything_is_kept(rule):
+    assert TwoPrices(1.0, 1.0).limit(rule, 0.1) == 0.0
+    assert TwoPrices(0.0, 1.0).limit(rule, 0.1) == pytest.approx(0, abs=1e-9)
+    assert TwoPrices(0.5, 1.0).limit(rule, 1.0) == pytest.approx(0, abs=1e-9)
+
+
 @given(seed=SEEDS, share=st.floats(0.02, 0.7))
 @settings(max_examples=15, deadline=None)
 def test_no_rule_beats_the_one_that_maximises_its_mass_at_equal_energy(seed, share):
