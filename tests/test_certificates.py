@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from knapsack_cases import check, instance
+from knapsack_cases import ROUNDED, SORTS, check, instance
 from reference import per_coordinate
 from strategies import SEEDS, cases, costs_of, is_unbiased, name_of, update_of
 
@@ -41,7 +41,15 @@ def test_the_instances_are_of_all_sorts_and_keep_some_but_not_all():
         for a, costs, rule, room in map(instance, range(SEVERAL))
     ]
     assert sum(0 < each < 1 for each in kept) > 0.5 * SEVERAL
-    assert {type(instance(seed)[2]) for seed in range(8)} == {CWMP, Projection}
+    assert {(seed % SORTS, type(instance(seed)[2])) for seed in range(SEVERAL)} == {
+        (sort, rule) for sort in range(SORTS) for rule in (CWMP, Projection)
+    }
+
+
+def test_some_prefixes_end_one_coordinate_earlier_because_prices_are_rounded():
+    drawn = [instance(seed) for seed in range(ROUNDED, SEVERAL, SORTS)]
+    left = [room - prices[select(a, prices, rule, Joules(room)).indices].sum() for a, prices, rule, room in drawn]
+    assert sum(each > 0.05 for each in left) > 0.2 * len(drawn)  # the budget is what a prefix costs, in tenths
 
 
 def test_the_gap_is_that_of_the_prefix_and_not_of_what_fill_leaves():
