@@ -16,7 +16,7 @@ from joulewise.ledger import total
 from joulewise.modelfile import load_layout, load_update
 from joulewise.plan import VALUE_BITS, Plan, plan
 from joulewise.recorder import Recorder, wanted
-from joulewise.rules import CWMP, Bytes, Count, Dense, Density, Joules, MinVariance, Price, Projection, TopK
+from joulewise.rules import CWMP, Bytes, Count, Dense, Density, Joules, MinVariance, Price, Projection, RandomK, TopK
 
 LTE = jw.load_device("phone-lte-2021")
 LAYOUT = jw.Layout.of({
@@ -178,6 +178,21 @@ def test_the_figure_has_a_line_for_each_rule_and_value_type(joule, tmp_path):
     assert all(text in drawn for text in ("TopK", "CWMP", "Projection", "int8", "u on phone-lte-2021"))
     found = plan(recorded(), LAYOUT, LTE)
     assert len(list(plan_figure.points_of(found, "l1"))) == len(found.choices)
+
+
+def test_the_figure_leaves_out_rules_whose_kept_mass_says_nothing_and_says_so(joule, tmp_path):
+    rules = [TopK(), MinVariance(), RandomK(), RandomK(scale=True)]
+    found = plan(recorded(), LAYOUT, LTE, rules=rules, budgets=[Density(0.1)])
+    assert [each["rule"] for each in plan_figure.points_of(found, "l2")] == ["TopK", "RandomK"]
+    assert list(plan_figure.subtitle_of(found))[1:] == [
+        "Not drawn: MinVariance and RandomK, unbiased, of which not the kept mass but the variance counts."
+    ]
+    typed = ("plan", "u.npz", "--device", "phone-lte-2021", "--density", 0.1, "--figure", "p.svg")
+    code, _, err = joule(*typed, "--rule", "MinVariance")
+    assert (code, (tmp_path / "p.svg").exists()) == (2, False)
+    assert "error: --figure draws kept mass, which says nothing of MinVariance" in " ".join(err.split())
+    assert joule(*typed, "--rule", "MinVariance", "--rule", "TopK")[0] == 0
+    assert "Not drawn: MinVariance, unbiased" in (tmp_path / "p.svg").read_text()
 
 
 @pytest.mark.parametrize(
