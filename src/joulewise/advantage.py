@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 
 from joulewise.costs import Costs
-from joulewise.errors import ArgumentError, MissingExtra
+from joulewise.errors import ArgumentError
 from joulewise.expectation import Kept, Outlook, predict
 from joulewise.laws import Law
 from joulewise.rules import CWMP, Budget, Count, Density, Projection, Ranked, Rule, TopK
+from joulewise.scaled_laws import scipy_special
 
 Equal = Literal["energy", "count", "mass"]
 
@@ -187,8 +188,4 @@ class TwoPrices:
 
 
 def _special() -> Any:
-    try:
-        import scipy.special  # noqa: PLC0415 (of the extra `theory`)
-    except ImportError as error:
-        raise MissingExtra("theory", "the closed form for two prices") from error
-    return scipy.special
+    return scipy_special("the closed form for two prices")

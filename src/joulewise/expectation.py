@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -106,8 +106,7 @@ def predict(law: Law, costs: Costs, rule: Rule, budget: Budget | None = None) ->
     return _predicted(outlook, budget, *outlook.reaching(*limit(budget, costs)))
 
 
-@dataclass(frozen=True, eq=False)
-class Sums:
+class Sums(NamedTuple):
     """Expected sums over the coordinates that are kept, by tensor: float64[tensors] each.
 
     Args:
@@ -124,13 +123,9 @@ class Sums:
 
     def mixed(self, other: Sums, share: float) -> Sums:
         """So much of these, and the rest of the others."""
-        pairs = zip(
-            (self.counts, self.l1, self.l2, self.error),
-            (other.counts, other.l1, other.l2, other.error),
-            strict=True,
-        )
-        # At share 1 exactly these: infinite parts of the others do not matter.
-        return self if share == 1 else Sums(*(share * one + (1 - share) * two for one, two in pairs))
+        if share == 1:  # exactly these: infinite parts of the others do not matter
+            return self
+        return Sums(*(share * one + (1 - share) * two for one, two in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
