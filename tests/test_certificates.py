@@ -46,7 +46,7 @@ def test_the_instances_are_of_all_sorts_and_keep_some_but_not_all():
     }
 
 
-def test_some_prefixes_end_one_coordinate_earlier_because_prices_are_rounded():
+def test_some_prefixes_end_earlier_because_prices_are_rounded():
     drawn = [instance(seed) for seed in range(ROUNDED, SEVERAL, SORTS)]
     left = [room - prices[select(a, prices, rule, Joules(room)).indices].sum() for a, prices, rule, room in drawn]
     assert sum(each > 0.05 for each in left) > 0.2 * len(drawn)  # the budget is what a prefix costs, in tenths

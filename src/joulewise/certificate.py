@@ -21,9 +21,10 @@ Indices = npt.NDArray[np.uint32]
 class Certificate:
     """How far a greedy selection can be from the best one.
 
-    The greedy order solves the relaxed knapsack, in which one item may be cut. `bound` is the relaxed optimum
-    in true costs: the value of the prefix, plus what is left of the budget at the value per joule of the
-    first coordinate that did not fit. The best 0/1 selection lies between `value` and `bound`.
+    The greedy order solves the relaxed knapsack, in which one item may be cut. `bound` is the value of the prefix, plus
+    what is left of the budget at the value per joule of the first coordinate that did not fit, in true costs: the
+    relaxed optimum, or more where that coordinate fits but for rounded prices. The best 0/1 selection lies between
+    `value` and `bound`.
 
     Args:
         value: kept L1 mass (CWMP) or kept squared L2 mass (Projection).

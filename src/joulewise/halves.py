@@ -30,7 +30,7 @@ def half_approximation(a: Any, costs: Costs | npt.ArrayLike, rule: CWMP | Projec
         budget: energy that may be spent.
 
     Returns:
-        The selection; its certificate's `ratio` is at least 1/2.
+        The selection; its certificate's `ratio` is at least 1/2, less what exact sums round prices up by.
 
     Raises:
         RuleError: the rule has no value per joule, or the budget is none of joules.
