@@ -126,6 +126,8 @@ def test_counts_and_masses_of_any_update_fall_with_the_threshold_and_add_up(name
         assert (np.diff(beyond, axis=0) <= 1e-9 * beyond[0]).all()
         assert law.below(thresholds[5], power) + beyond[5] == pytest.approx(law.total(power), rel=1e-9)
     assert law.total(0)[:2].tolist() == [np.count_nonzero(each) for each in tensors[:2]]
+    for power, told in enumerate(law.moments(thresholds[5])):
+        assert told.tolist() == law.beyond(thresholds[5], power).tolist()
 
 
 # ---------------------------------------------------------------- quantiles

@@ -8,7 +8,7 @@ fixes tau, because each of them falls as tau rises.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -168,10 +168,10 @@ class Outlook:
             return self.everything
         with np.errstate(over="ignore", divide="ignore"):
             tails = threshold / self.weights
-        beyond = [self.law.beyond(tails, power) for power in range(3)]
+        beyond = self.law.moments(tails)
         if isinstance(self.rule, MinVariance):
             return self._chanced(tails, beyond)
-        return Sums(beyond[0], beyond[1], beyond[2], np.zeros_like(beyond[0]))
+        return Sums(*beyond, np.zeros_like(beyond[0]))
 
     @property
     def everything(self) -> Sums:
@@ -233,7 +233,7 @@ class Outlook:
         error = whole * (1.0 / share - 1.0) if share else np.full_like(whole, math.inf)
         return Sums(self.law.nonzero * share, self.law.total(1) * share, whole * share, error)
 
-    def _chanced(self, tails: Floats, beyond: list[Floats]) -> Sums:
+    def _chanced(self, tails: Floats, beyond: Sequence[Floats]) -> Sums:
         """MinVariance: what exceeds t is certain, the rest is kept with chance ``|a|/t`` and sent as t."""
         first, second, third = (self.law.below(tails, power) for power in (1, 2, 3))
         with np.errstate(invalid="ignore", divide="ignore"):
