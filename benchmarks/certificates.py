@@ -1,4 +1,4 @@
-"""Certificates against the exact optimum, on random small knapsacks of four sorts.
+"""Certificates against the exact optimum, on random small knapsacks of five sorts.
 
 Run: ``python benchmarks/certificates.py 20000 [--first SEED] [--jobs N]``.
 

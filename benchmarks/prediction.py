@@ -1,12 +1,12 @@
 """How well a law fitted to a recorded update predicts what is kept of it, and of the same client's next update.
 
-``python benchmarks/prediction.py RECORDED.npz [--device NAME] [--law quantiles] [--markdown]``
+``python benchmarks/prediction.py RECORDED.npz [--device NAME] [--law quantiles] [--first 0]``
 
 RECORDED.npz is made by ``benchmarks/recording.py``. Prices are those of a device at one density of all tensors, and
 synthetic ones otherwise: `synthetic-kind-10` (a linear parameter costs ten times a convolution's). For each rule and
-density the table shows, in percent, by how much the prediction of the first update is off: energy and kept share of L2
-for budgets that count, kept count and share for budgets of joules; and the same held out, for the next update. Exit
-code 1 where the quantile law misses what docs/theory.md promises.
+density the table shows, in percent, by how much the prediction of one update is off: energy and kept share of L2 for
+budgets that count, kept count and share for budgets of joules; and the same held out, for the next update. `--first`
+counts the updates of the file from 0. Exit code 1 where the quantile law misses what docs/theory.md promises.
 """
 
 from __future__ import annotations
@@ -44,18 +44,19 @@ class Line:
         )
 
 
-def recorded(path: str) -> tuple[jw.Layout, list[np.ndarray]]:
-    """The layout and both updates of a file of ``recording.py``."""
+def recorded(path: str, first: int = 0) -> tuple[jw.Layout, list[np.ndarray]]:
+    """The layout of a file of ``recording.py``, one of its updates and the next."""
     with np.load(path) as archive:
         arrays = [
-            {name.split("/", 1)[1]: archive[name] for name in archive if name.startswith(f"{i}/")} for i in (0, 1)
+            {name.split("/", 1)[1]: archive[name] for name in archive if name.startswith(f"{i}/")}
+            for i in (first, first + 1)
         ]
     layout = jw.Layout.of(arrays[0])
     return layout, [layout.flatten(each) for each in arrays]
 
 
-def lines(path: str, device: str, law: str) -> Iterator[Line]:
-    layout, updates = recorded(path)
+def lines(path: str, device: str, law: str, first: int) -> Iterator[Line]:
+    layout, updates = recorded(path, first)
     costs = jw.price(layout, jw.load_device(device))
     fitted = theory.fit(updates[0], layout, law)
     for rule in RULES:
@@ -88,8 +89,9 @@ def main() -> int:
     parser.add_argument("recorded")
     parser.add_argument("--device", default="synthetic-kind-10")
     parser.add_argument("--law", default="quantiles")
+    parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args()
-    found = list(lines(given.recorded, given.device, given.law))
+    found = list(lines(given.recorded, given.device, given.law, given.first))
     print("| rule | kept | " + " | ".join(TITLES) + " |")
     print("|---" * (len(TITLES) + 2) + "|")
     for line in found:

@@ -1,11 +1,12 @@
-"""Record what one client sends in two consecutive rounds of real training, for ``benchmarks/prediction.py``.
+"""Record what one client sends in consecutive rounds of real training, for ``benchmarks/prediction.py``.
 
-``python benchmarks/recording.py OUT.npz --cifar10 FOLDER [--model cnn|resnet18] [--clients 10] [--examples 640]``
+``python benchmarks/recording.py OUT.npz --cifar10 FOLDER [--model cnn|resnet18] [--clients 10] [--examples 640]
+[--round 3] [--rounds 2]``
 
 Plain FedAvg: in each round every client trains one epoch on at most `--examples` of its images (Dirichlet partition,
 alpha 0.3, batches of 32, learning rate 0.1), and the server takes the mean of what they return, weighted by examples.
-Nothing is compressed. The update of client 0 in round `--round` and in the next one is written, an array for each
-parameter tensor, named ``0/tensor`` and ``1/tensor``.
+Nothing is compressed. The updates of client 0 from round `--round` on are written, `--rounds` of them, an array for
+each parameter tensor, named ``0/tensor``, ``1/tensor`` and so on.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ SEED = 0
 State = dict[str, np.ndarray]
 
 
-def rounds(model: str, folder: str, clients: int, examples: int, first: int) -> list[State]:
-    """The updates of client 0 in round `first` and in the next one."""
+def rounds(model: str, folder: str, clients: int, examples: int, first: int, last: int) -> list[State]:
+    """The updates of client 0 in the rounds from `first` to `last`."""
     data = Cifar10(clients=clients, partition=Dirichlet(alpha=0.3), path=folder)
     dataset = learning.load(data)
     parts = [dataset.train.take(rows[:examples]) for rows in learning.partition(data, dataset.train.labels, SEED)]
@@ -34,13 +35,13 @@ def rounds(model: str, folder: str, clients: int, examples: int, first: int) -> 
     server = _copied(learning.arrays(module))
     names = [tensor.name for tensor in Layout.of(server).tensors]
     recorded = []
-    for number in range(1, first + 2):
-        last = number == first + 1
-        trained = [_trained(module, server, part, number, who) for who, part in enumerate(parts[: 1 if last else None])]
+    for number in range(1, last + 1):
+        needed = parts if number < last else parts[:1]
+        trained = [_trained(module, server, part, number, who) for who, part in enumerate(needed)]
         if number >= first:
             recorded.append({name: np.asarray(trained[0][name] - server[name], np.float32) for name in names})
-        server = server if last else _mean(trained, [len(part.labels) for part in parts])
-        sys.stderr.write(f"round {number} of {first + 1}\n")
+        server = _mean(trained, [len(part.labels) for part in needed])
+        sys.stderr.write(f"round {number} of {last}\n")
     return recorded
 
 
@@ -70,13 +71,15 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--examples", type=int, default=640)
     parser.add_argument("--round", type=int, default=3, dest="first")
+    parser.add_argument("--rounds", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = rounds(given.model, given.cifar10, given.clients, given.examples, given.first)
+    last = given.first + given.rounds - 1
+    found = rounds(given.model, given.cifar10, given.clients, given.examples, given.first, last)
     named = {f"{number}/{name}": array for number, update in enumerate(found) for name, array in update.items()}
     np.savez(given.file, **named)
     count = sum(array.size for array in found[0].values())
-    sys.stdout.write(f"{given.file}: client 0, rounds {given.first} and {given.first + 1}, {count:,} coordinates\n")
+    sys.stdout.write(f"{given.file}: client 0, rounds {given.first} to {last}, {count:,} coordinates\n")
 
 
 if __name__ == "__main__":

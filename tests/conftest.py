@@ -1,6 +1,8 @@
 """What every test shares: one thread per process, reproducible examples, the data sets at hand."""
 
 import os
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,21 @@ def cifar10_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"CIFAR-10 is not at hand: there is no folder {folder}")
     return folder
+
+
+@pytest.fixture
+def joule(monkeypatch, capsys):
+    """Type `joulewise ...`; returns exit code, stdout and stderr."""
+    from joulewise import cli  # noqa: PLC0415 (after the threads are set)
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # main changes it
+
+    def _joule(*arguments):
+        monkeypatch.setattr(sys, "argv", ["joulewise", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = capsys.readouterr()
+        return end.value.code, printed.out, printed.err
+
+    return _joule

@@ -129,6 +129,12 @@ def update_of(kind: str, seed: int, n: int) -> np.ndarray:
     return UPDATES[kind](np.random.default_rng(seed), n).astype(np.float32)
 
 
+def laplace_of(layout: Layout, scales: list[float], seed: int) -> np.ndarray:
+    """float32[n] of a Laplace law with a scale of each tensor, in thousandths."""
+    spread = np.repeat(scales, layout.sizes)
+    return (np.random.default_rng(seed).laplace(size=layout.n) * spread * 1e-3).astype(np.float32)
+
+
 # ---------------------------------------------------------------- costs
 
 

@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import sys
 from functools import partial
 
 import msgspec
 import numpy as np
 import pytest
 
-from joulewise import bench, bench_figure, benchdata, cli, kernel, rivals, targets
+from joulewise import bench, bench_figure, benchdata, kernel, rivals, targets
 from joulewise.benchdata import RESNET18
 from joulewise.benchrecords import FUSED, READ, SELECT, STEP, Part, Plan, Report, Size, Timing
 from joulewise.errors import ArgumentError
@@ -229,20 +228,10 @@ def test_a_figure_is_written_and_another_ending_refused_before_anything_is_measu
 
 
 @pytest.fixture
-def joule(tmp_path, monkeypatch, capsys):
+def joule(joule, tmp_path, monkeypatch):
     """Type `joulewise bench ...`; returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr(cli.warnings, "formatwarning", cli.warnings.formatwarning)  # main changes it
-
-    def _joule(*arguments):
-        monkeypatch.setattr(sys, "argv", ["joulewise", "bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return _joule
+    return partial(joule, "bench")
 
 
 def test_a_small_run_prints_speed_bytes_and_targets_with_machine_and_kernel(joule):

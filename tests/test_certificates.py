@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from knapsack_cases import check, instance
+from knapsack_cases import ROUNDED, SORTS, check, instance
 from reference import per_coordinate
 from strategies import SEEDS, cases, costs_of, is_unbiased, name_of, update_of
 
@@ -15,6 +15,7 @@ from joulewise.certificate import Certificate, guaranteed_delta
 from joulewise.costs import Costs
 from joulewise.errors import RuleError
 from joulewise.layout import Layout
+from joulewise.quanta import quanta
 from joulewise.rules import CWMP, Count, Density, Joules, MinVariance, Projection, RandomK, TopK
 from joulewise.select import select
 from joulewise.theory import half_approximation
@@ -40,7 +41,15 @@ def test_the_instances_are_of_all_sorts_and_keep_some_but_not_all():
         for a, costs, rule, room in map(instance, range(SEVERAL))
     ]
     assert sum(0 < each < 1 for each in kept) > 0.5 * SEVERAL
-    assert {type(instance(seed)[2]) for seed in range(8)} == {CWMP, Projection}
+    assert {(seed % SORTS, type(instance(seed)[2])) for seed in range(SEVERAL)} == {
+        (sort, rule) for sort in range(SORTS) for rule in (CWMP, Projection)
+    }
+
+
+def test_some_prefixes_end_earlier_because_prices_are_rounded():
+    drawn = [instance(seed) for seed in range(ROUNDED, SEVERAL, SORTS)]
+    left = [room - prices[select(a, prices, rule, Joules(room)).indices].sum() for a, prices, rule, room in drawn]
+    assert sum(each > 0.05 for each in left) > 0.2 * len(drawn)  # the budget is what a prefix costs, in tenths
 
 
 def test_the_gap_is_that_of_the_prefix_and_not_of_what_fill_leaves():
@@ -54,6 +63,22 @@ def test_the_gap_is_that_of_the_prefix_and_not_of_what_fill_leaves():
 def test_the_ratio_of_a_certificate_is_value_over_bound():
     assert Certificate(3.0, 4.0).ratio == 0.75
     assert Certificate(0.0, 0.0).ratio == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:the largest price is")
+@pytest.mark.parametrize(
+    ("entries", "prices", "room", "bound"),
+    [
+        ([2e38, 1e38], [1e-270, 1e-270], 1.5e-270, 4.5e76),  # a^2/c is beyond float64, and so is the bound's slope
+        ([2e38, 1e38], [1e-270, 1e-270], 1e-270, 4e76),  # nothing is left, so infinity times nothing
+        ([2e-30, 2e-30], [1e290, 1e290], 1.5e290, 6e-60),  # a^2/c is below float64: a slope of 0 would bound nothing
+        ([2e38, 2e38], [1e270, 1.0], 1e251, 8e76),  # a price so far below the quantum that it does not fit
+    ],
+)
+def test_a_bound_is_one_where_value_per_joule_is_no_float64(entries, prices, room, bound):
+    kept = select(np.float32(entries), np.array(prices), Projection(), Joules(room))
+    assert kept.certificate.bound == pytest.approx(bound, rel=1e-6, abs=0)
+    assert kept.certificate.value <= kept.certificate.bound
 
 
 @pytest.mark.parametrize("big", [10, 100, 1000, 10_000])
@@ -141,6 +166,21 @@ def test_the_promise_can_be_asked_for_before_there_is_an_update():
     assert guaranteed_delta(costs, TopK(), Count(2), None) == pytest.approx(2 / 3)
     assert guaranteed_delta(costs, Projection(), Joules(7.0), None) == pytest.approx(7 / 8 - 5 / 8)
     assert guaranteed_delta(costs, CWMP(), Joules(7.0), None) is None
+
+
+@pytest.mark.parametrize("per_tensor", [False, True])
+def test_a_budget_that_buys_everything_promises_everything_and_a_little_less_does_not(per_tensor):
+    layout = Layout.of({"a": np.ones(3), "b": np.ones(2)})
+    prices = {"a": 0.1, "b": 1000.0}  # of which the exact sums round the small one up
+    costs = Costs.of(prices if per_tensor else np.repeat([0.1, 1000.0], [3, 2]), layout)
+    units, quantum = quanta(costs.per_kept, layout.n)
+    enough = math.nextafter(quantum * float(layout.sizes @ units if per_tensor else units.sum()), math.inf)
+    a = np.ones(layout.n, np.float32)
+    for budget, everything in ((Joules(enough), True), (Joules(enough - quantum * 2**10), False)):
+        kept = select(a, costs, Projection(), budget)
+        told = guaranteed_delta(costs, Projection(), budget, None)
+        assert (kept.indices.size == layout.n, kept.guaranteed_delta == 1.0, told == 1.0) == (everything,) * 3
+        assert told == pytest.approx(kept.guaranteed_delta, abs=1e-12)
 
 
 # ---------------------------------------------------------------- variance

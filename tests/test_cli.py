@@ -17,7 +17,7 @@ import pytest
 from fake_federation import federate
 
 import joulewise
-from joulewise import cli, kernel, rowfile, runs
+from joulewise import kernel, rowfile, runs
 
 TESTS = Path(__file__).parent
 STUDY = """
@@ -54,21 +54,12 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def joule(folder, monkeypatch, capsys):
-    """Type a command; returns exit code, stdout and stderr. Nothing is trained and no report is drawn."""
+def joule(joule, folder, monkeypatch):
+    """Type a command; nothing is trained and no report is drawn."""
     monkeypatch.setattr(runs, "run", partial(runs.run, federate=federate))
     monkeypatch.setattr("joulewise.report.write", lambda _rows, out, *_: (Path(out) / "report.html",))
-    monkeypatch.setattr(cli.warnings, "formatwarning", cli.warnings.formatwarning)  # main changes it
     monkeypatch.setattr("joulewise.meters.find_meters", lambda *_: ())  # whatever this machine has
-
-    def _joule(*arguments):
-        monkeypatch.setattr(sys, "argv", ["joulewise", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return _joule
+    return joule
 
 
 def timeless(rows):

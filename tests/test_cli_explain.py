@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import joulewise as jw
-from joulewise import cli, explain_figure
+from joulewise import explain_figure
 from joulewise.explain import explain
 from joulewise.explanation import Explanation
 from joulewise.modelfile import load_layout
@@ -22,20 +23,10 @@ LTE = ("--device", "phone-lte-2021")
 
 
 @pytest.fixture
-def joule(tmp_path, monkeypatch, capsys):
+def joule(joule, tmp_path, monkeypatch):
     """Type `joulewise explain ...`; returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr(cli.warnings, "formatwarning", cli.warnings.formatwarning)  # main changes it
-
-    def _joule(*arguments):
-        monkeypatch.setattr(sys, "argv", ["joulewise", "explain", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return _joule
+    return partial(joule, "explain")
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from joulewise.concentration import deviation, variance_interval
 from joulewise.costs import Costs
 from joulewise.errors import ArgumentError
 from joulewise.expectation import predict
+from joulewise.laws import Quantiles
 from joulewise.layout import Layout
-from joulewise.rules import CWMP, Joules, MinVariance, Price, Projection
+from joulewise.rules import CWMP, Count, Density, Joules, MinVariance, Price, Projection
 from joulewise.scaled_laws import Laplace
 from joulewise.select import select
 
@@ -93,6 +94,37 @@ def test_the_energy_of_redrawn_updates_at_a_fixed_threshold_strays_as_predicted(
     each = (np.repeat(prices, layout.sizes), np.repeat(chances, layout.sizes))
     low, high = variance_interval(*each, 1500, 1e-3)
     assert low <= np.square(spent - found.kept.energy).mean() / found.energy_variance <= high
+
+
+@pytest.mark.parametrize(
+    ("budget", "variance"),
+    [
+        # q = |a| / (2 sqrt(c)) is 1/2, 3/4 and 1, which costs 4 * 1/2 + 8 * 3/4 + 9; V = 4 * 1 * 1/4 + 2 * 16 * 3/16.
+        (Joules(17.0), 7.0),
+        # q = |a| / 5 is 1/5, 3/5 and 1, which keeps 4/5 + 6/5 + 1; V = 4 * 1 * 4/25 + 2 * 16 * 6/25.
+        (Count(3), 8.32),
+        (Density(0.5), 8.32),
+    ],
+    ids=repr,
+)
+def test_the_energy_variance_of_min_variance_is_that_computed_by_hand(budget, variance):
+    layout = Layout.of({"a": np.ones(4), "b": np.ones(2), "c": np.ones(1)})
+    law = Quantiles.of([np.full(4, 1.0), np.full(2, 3.0), np.full(1, 12.0)])
+    found = predict(law, Costs.of({"a": 1.0, "b": 4.0, "c": 9.0}, layout), MinVariance(), budget)
+    assert found.energy_variance == pytest.approx(variance, abs=1e-12)
+
+
+def test_the_energy_variance_of_min_variance_is_the_integral_of_its_chances():
+    # Laplace, tails t: E q = exp(-t) + E[x; x < t]/t, E q (1-q) = E[x; x < t]/t - E[x^2; x < t]/t^2.
+    tails, sizes, prices = np.array([1.5, 1.5 * 2.0]), np.array([3000.0, 1000.0]), np.array([1.0, 4.0])
+    first = 1 - (1 + tails) * np.exp(-tails)
+    second = 2 - (2 + 2 * tails + tails**2) * np.exp(-tails)
+    costs = Costs.of(prices, Layout.of({"a": np.ones(3000), "b": np.ones(1000)}))
+    room = Joules(float(sizes * prices @ (np.exp(-tails) + first / tails)))
+    found = predict(Laplace(sizes, np.ones(2)), costs, MinVariance(), room)
+    variance = float(sizes * prices**2 @ (first / tails - second / tails**2))
+    assert found.threshold == pytest.approx(1.5, rel=1e-12)
+    assert found.energy_variance == pytest.approx(variance, rel=1e-12)
 
 
 def test_min_variance_strays_from_its_budget_as_predicted():

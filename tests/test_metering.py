@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -14,7 +13,7 @@ from fake_federation import federate
 from sensor_tree import Clock, SensorTree
 from synthetic_rows import study_rows
 
-from joulewise import battery, cli, cli_meters, metering, meters, powercap, report, results, rowfile, runs, tables
+from joulewise import battery, cli_meters, metering, meters, powercap, report, results, rowfile, runs, tables
 from joulewise.errors import DataError, OutputError
 from joulewise.ledger import total
 from joulewise.meters import Reading
@@ -299,21 +298,11 @@ def test_the_report_shows_it_too(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def joule(tmp_path, monkeypatch, capsys):
+def joule(joule, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(runs, "run", partial(runs.run, federate=federate))
     monkeypatch.setattr("joulewise.report.write", lambda _rows, out, *_: (Path(out) / "report.html",))
-    monkeypatch.setattr(cli.warnings, "formatwarning", cli.warnings.formatwarning)
-
-    def _joule(*arguments):
-        monkeypatch.setattr(sys, "argv", ["joulewise", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return _joule
+    return joule
 
 
 @pytest.fixture

@@ -8,15 +8,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from strategies import laplace_of
 
 import joulewise as jw
-from joulewise import cli, plan_figure, theory
+from joulewise import plan_figure, rowfile, theory
 from joulewise.errors import ArgumentError
 from joulewise.ledger import total
 from joulewise.modelfile import load_layout, load_update
 from joulewise.plan import VALUE_BITS, Plan, plan
 from joulewise.recorder import Recorder, wanted
-from joulewise.rules import CWMP, Bytes, Count, Dense, Density, Joules, MinVariance, Price, Projection, TopK
+from joulewise.rules import CWMP, Bytes, Count, Dense, Density, Joules, MinVariance, Price, Projection, RandomK, TopK
 
 LTE = jw.load_device("phone-lte-2021")
 LAYOUT = jw.Layout.of({
@@ -26,19 +27,26 @@ LAYOUT = jw.Layout.of({
 })  # fmt: skip
 
 
-def recorded(seed: int = 0) -> np.ndarray:
-    scales = np.repeat([1.0, 0.2, 3.0], LAYOUT.sizes)
-    return (np.random.default_rng(seed).laplace(size=LAYOUT.n) * scales * 1e-3).astype(np.float32)
+BUDGETS = (Density(0.02), Density(0.2), Joules(0.002), Bytes(9000))
+VALUES = ("float32", "float16", "int8")
 
 
-@pytest.mark.parametrize("values", ["float32", "float16", "int8"])
-@pytest.mark.parametrize("budget", [Density(0.02), Density(0.2), Joules(0.002), Bytes(9000)], ids=repr)
-def test_a_plan_tells_size_and_energy_of_the_message_that_a_compressor_makes(budget, values):
-    update = recorded()
-    found = plan(update, LAYOUT, LTE, budgets=[budget], values=[values])
-    costs = jw.price(LAYOUT, LTE, VALUE_BITS[values])
-    assert len(found.choices) == 3
-    for choice in found.choices:
+def recorded() -> np.ndarray:
+    return laplace_of(LAYOUT, [1.0, 0.2, 3.0], seed=0)
+
+
+@pytest.fixture(scope="module")
+def planned() -> Plan:
+    return plan(recorded(), LAYOUT, LTE, budgets=BUDGETS, values=VALUES)
+
+
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("budget", BUDGETS, ids=repr)
+def test_a_plan_tells_size_and_energy_of_the_message_that_a_compressor_makes(planned, budget, values):
+    update, costs = recorded(), jw.price(LAYOUT, LTE, VALUE_BITS[values])
+    choices = [each for each in planned.choices if (each.budget, each.values) == (budget, values)]
+    assert [each.rule for each in choices] == [TopK(), CWMP(), Projection()]
+    for choice in choices:
         sent = jw.Compressor(choice.rule, budget, values).compress(update, None, costs)
         spent = total(charge for charge in sent.charges if charge.term == "kept")
         loose = 0.06 if values != "int8" else 0.25  # the plan's note says so
@@ -91,8 +99,9 @@ def test_pairs_that_do_not_go_together_are_left_out_and_none_at_all_is_an_error(
 
 
 def test_a_plan_whose_law_fits_badly_says_so():
-    assert any("fits badly" in note for note in plan(recorded(), LAYOUT, LTE, law="normal").notes)
-    assert plan(recorded(), LAYOUT, LTE).notes == ()
+    quick = {"budgets": [Density(0.1)], "rules": [TopK()]}
+    assert any("fits badly" in note for note in plan(recorded(), LAYOUT, LTE, **quick, law="normal").notes)
+    assert plan(recorded(), LAYOUT, LTE, **quick).notes == ()
 
 
 WITHOUT_SCIPY = """
@@ -104,9 +113,10 @@ from joulewise import theory
 from joulewise.errors import MissingExtra
 from joulewise.explain import explain
 layout = jw.Layout.of({"conv.weight": np.ones((8, 4, 3, 3)), "fc.weight": np.ones((10, 320))})
+theory_budgets = [jw.Density(0.01), jw.Density(0.1)]
 update, device = np.random.default_rng(0).laplace(size=layout.n), jw.load_device("synthetic-kind-10")
 assert explain(layout, device, density=0.1).verdict.answer == "matters"
-assert len(theory.plan(update, layout, device).choices) == 18
+assert len(theory.plan(update, layout, device, budgets=theory_budgets).choices) == 6
 assert len(theory.fit(update, layout, "laplace").errors) == 6
 try:
     theory.fit(update, layout, "normal")
@@ -127,21 +137,11 @@ def test_explain_quantiles_and_plans_go_without_scipy_and_other_laws_say_what_to
 
 
 @pytest.fixture
-def joule(tmp_path, monkeypatch, capsys):
-    """Type `joulewise ...`; returns exit code, stdout and stderr."""
+def joule(joule, tmp_path, monkeypatch):
+    """Type `joulewise ...` in a folder that holds an update."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr(cli.warnings, "formatwarning", cli.warnings.formatwarning)  # main changes it
-    np.savez(tmp_path / "u.npz", **LAYOUT.split(recorded()))
-
-    def _joule(*arguments):
-        monkeypatch.setattr(sys, "argv", ["joulewise", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return _joule
+    np.savez("u.npz", **LAYOUT.split(recorded()))
+    return joule
 
 
 def test_the_table_tells_each_choice_and_what_follows(joule):
@@ -155,7 +155,7 @@ def test_the_table_tells_each_choice_and_what_follows(joule):
     assert "note: TopK would need up to 1." in out
     _, out, _ = joule("plan", "u.npz", "--device", "phone-lte-2021", "--rule", "MinVariance", "--density", 0.1)
     assert "variance: of unbiased rules" in out
-    _, out, _ = joule("plan", "u.npz", "--device", "phone-lte-2021", "--rule", "TopK")
+    _, out, _ = joule("plan", "u.npz", "--device", "phone-lte-2021", "--rule", "TopK", "--density", 0.1)
     assert "no rule saves 1 % over TopK" in out
 
 
@@ -170,14 +170,30 @@ def test_json_is_the_record_and_nothing_else(joule):
 
 def test_the_figure_has_a_line_for_each_rule_and_value_type(joule, tmp_path):
     code, out, _ = joule(
-        "plan", "u.npz", "--device", "phone-lte-2021", "--figure", "p.svg", "--values", "float32", "--values", "int8"
-    )
+        "plan", "u.npz", "--device", "phone-lte-2021", "--figure", "p.svg", "--density", 0.02, "--density", 0.2,
+        "--values", "float32", "--values", "int8",
+    )  # fmt: skip
     assert code == 0
     assert "figure: p.svg" in out
     drawn = (tmp_path / "p.svg").read_text()
     assert all(text in drawn for text in ("TopK", "CWMP", "Projection", "int8", "u on phone-lte-2021"))
-    found = plan(recorded(), LAYOUT, LTE)
-    assert len(list(plan_figure.points_of(found, "l1"))) == len(found.choices)
+    found = plan(recorded(), LAYOUT, LTE, budgets=[Density(0.02), Density(0.2)])
+    assert len(list(plan_figure.points_of(found, "l1"))) == len(found.choices) == 6
+
+
+def test_the_figure_leaves_out_rules_whose_kept_mass_says_nothing_and_says_so(joule, tmp_path):
+    rules = [TopK(), MinVariance(), RandomK(), RandomK(scale=True)]
+    found = plan(recorded(), LAYOUT, LTE, rules=rules, budgets=[Density(0.1)])
+    assert [each["rule"] for each in plan_figure.points_of(found, "l2")] == ["TopK", "RandomK"]
+    assert list(plan_figure.subtitle_of(found))[1:] == [
+        "Not drawn: MinVariance and RandomK, unbiased, of which not the kept mass but the variance counts."
+    ]
+    typed = ("plan", "u.npz", "--device", "phone-lte-2021", "--density", 0.1, "--figure", "p.svg")
+    code, _, err = joule(*typed, "--rule", "MinVariance")
+    assert (code, (tmp_path / "p.svg").exists()) == (2, False)
+    assert "error: --figure draws kept mass, which says nothing of MinVariance" in " ".join(err.split())
+    assert joule(*typed, "--rule", "MinVariance", "--rule", "TopK")[0] == 0
+    assert "Not drawn: MinVariance, unbiased" in (tmp_path / "p.svg").read_text()
 
 
 @pytest.mark.parametrize(
@@ -220,28 +236,23 @@ density = [0.1]
 """
 
 
-def test_a_run_keeps_the_updates_that_were_asked_for_and_a_plan_reads_them(joule, tmp_path):
+def test_a_run_keeps_the_updates_that_were_asked_for_and_its_rows_are_those_of_a_run_that_keeps_none(
+    joule, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("joulewise.report.write", lambda _rows, out, *_: (Path(out) / "report.html",))
     (tmp_path / "s.toml").write_text(STUDY)
-    code, out, err = joule("run", "s.toml", "--out", "r", "--record", "1:1", "--record", "1:2", "--no-meter")
-    assert code == 0, err
-    files = sorted(each.name for each in (tmp_path / "r" / "updates").iterdir())
+    for out, *record in (("plain",), ("kept", "--record", "1:1", "--record", "1:2")):
+        code, told, err = joule("run", "s.toml", "--out", out, *record, "--no-meter")
+        assert code == 0, err
+    files = sorted(each.name for each in (tmp_path / "kept" / "updates").iterdir())
     assert len(files) == 4
     assert all(name.endswith(("-client1-round1.npz", "-client1-round2.npz")) for name in files)
-    assert "updates: 4 files in r/updates" in out
-    first = load_update(f"r/updates/{files[0]}", load_layout(f"r/updates/{files[0]}"))
-    assert 0 < theory.fit(first, jw.Layout.single(first.size)).errors[-1].realised.l2 <= 1
-    code, out, _ = joule("plan", f"r/updates/{files[0]}", "--device", "synthetic-kind-10")
-    assert code == 0
-
-
-def test_a_run_that_records_has_the_rows_of_one_that_does_not(joule, tmp_path):
-    (tmp_path / "s.toml").write_text(STUDY)
-    for arguments in (("--out", "plain"), ("--out", "kept", "--record", "0:2")):
-        assert joule("run", "s.toml", *arguments, "--no-meter", "--set", "rounds=2")[0] == 0
-    from joulewise import rowfile  # noqa: PLC0415 (after the runs)
-
+    assert "updates: 4 files in kept/updates" in told
     plain, kept = (rowfile.read(tmp_path / name) for name in ("plain", "kept"))
     assert [(row.server, row.clients) for row in plain] == [(row.server, row.clients) for row in kept]
+    first = load_update(f"kept/updates/{files[0]}", load_layout(f"kept/updates/{files[0]}"))
+    assert 0 < theory.fit(first, jw.Layout.single(first.size)).errors[-1].realised.l2 <= 1
+    assert joule("plan", f"kept/updates/{files[0]}", "--device", "synthetic-kind-10", "--density", 0.1)[0] == 0
 
 
 @pytest.mark.parametrize("typed", ["x", "1", "3:1", "0:0", "0:3", "-1:1"])
@@ -275,7 +286,7 @@ def test_nothing_is_promised_of_joules_where_prices_are_of_bits():
 
 def test_a_number_of_the_table_is_never_broken_in_two(joule, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    _, out, _ = joule("plan", "u.npz", "--device", "synthetic-kind-10")
+    _, out, _ = joule("plan", "u.npz", "--device", "synthetic-kind-10", "--density", 0.2)
     assert "TopK" in out
     for choice in plan(recorded(), LAYOUT, jw.load_device("synthetic-kind-10"), budgets=[Density(0.2)]).choices:
         assert f"{choice.kept.energy:.3g}" in out

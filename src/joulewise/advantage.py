@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 
 from joulewise.costs import Costs
-from joulewise.errors import ArgumentError, MissingExtra
+from joulewise.errors import ArgumentError
 from joulewise.expectation import Kept, Outlook, predict
 from joulewise.laws import Law
 from joulewise.rules import CWMP, Budget, Count, Density, Projection, Ranked, Rule, TopK
+from joulewise.scaled_laws import scipy_special
 
 Equal = Literal["energy", "count", "mass"]
 
@@ -164,10 +165,20 @@ class TwoPrices:
 
         The cheap class costs nothing then: the rule keeps it whole, and of the dear one what TopK keeps, the share p.
         So it keeps the mass ``m = f + (1-f) Q(norm + 1, -log p)``, for which TopK needs the density
-        ``p' = exp(-Q^-1(norm + 1, m))``: the saving goes to ``1 - p/p'``.
+        ``p' = exp(-Q^-1(norm + 1, m))``: the saving goes to ``1 - p/p'``. That needs dear coordinates, f < 1: with one
+        price nothing is saved.
+
+        Args:
+            rule: whose saving over TopK it is.
+            density: p, above 0 and at most 1: TopK that keeps nothing has nothing to save.
+
+        Raises:
+            ArgumentError: the density is out of range.
         """
+        if not 0 < density <= 1:
+            raise ArgumentError(f"density is {density}, expected the share that TopK keeps, above 0 and at most 1")
         if self.cheap == 1:
-            return 0.0  # One price: nothing is saved.
+            return 0.0
         special, norm = _special(), rule.norm or 1
         mass = self.cheap + (1 - self.cheap) * special.gammaincc(norm + 1, -np.log(density))
         return float(1.0 - density / np.exp(-special.gammainccinv(norm + 1, mass)))
@@ -177,8 +188,4 @@ class TwoPrices:
 
 
 def _special() -> Any:
-    try:
-        import scipy.special  # noqa: PLC0415 (of the extra `theory`)
-    except ImportError as error:
-        raise MissingExtra("theory", "the closed form for two prices") from error
-    return scipy.special
+    return scipy_special("the closed form for two prices")

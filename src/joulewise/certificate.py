@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from joulewise.costs import Costs
 from joulewise.layout import Vector
+from joulewise.quanta import budget_quanta, quanta
 from joulewise.ranking import CHUNK, Prefix
 from joulewise.rules import Budget, Count, Density, Joules, Projection, Ranked, TopK
 
@@ -20,9 +21,10 @@ Indices = npt.NDArray[np.uint32]
 class Certificate:
     """How far a greedy selection can be from the best one.
 
-    The greedy order solves the relaxed knapsack, in which one item may be cut. `bound` is the relaxed optimum
-    in true costs: the value of the prefix, plus what is left of the budget at the value per joule of the
-    first coordinate that did not fit. The best 0/1 selection lies between `value` and `bound`.
+    The greedy order solves the relaxed knapsack, in which one item may be cut. `bound` is the value of the prefix, plus
+    what is left of the budget at the value per joule of the first coordinate that did not fit, in true costs: the
+    relaxed optimum, or more where that coordinate fits but for rounded prices. The best 0/1 selection lies between
+    `value` and `bound`.
 
     Args:
         value: kept L1 mass (CWMP) or kept squared L2 mass (Projection).
@@ -52,12 +54,16 @@ def certified(
     value = mass(values, rule.norm)
     if found.misfit is None:
         return Certificate(value, value)
-    left = budget.budget - (costs.fixed if budget.includes_fixed else 0.0) - energy_of(costs, found.indices)
     one = np.array([found.misfit], np.uint32)
-    rate = mass(vector[one], rule.norm) / energy_of(costs, one)
-    # Rounding in these sums could put the bound a hair below what was kept.
+    left = max(0.0, budget.room(costs.fixed) - energy_of(costs, found.indices))
+    # Not left times mass over price, which float64 need not hold: 1e77 over 1e-270, or 1e-90 over 1e290.
+    share = left / energy_of(costs, one)
     within = value if values is found.values else mass(found.values, rule.norm)
-    return Certificate(value, max(value, within + max(0.0, left) * rate))
+    bound = within + share * mass(vector[one], rule.norm)
+    if share > 1:  # It fits but for rounded prices; of a price far below the quantum the share says nothing.
+        bound = min(bound, mass(vector, rule.norm))
+    # Rounding in these sums could put the bound a hair below what was kept.
+    return Certificate(value, max(value, bound))
 
 
 def guaranteed_delta(
@@ -73,7 +79,8 @@ def guaranteed_delta(
         costs: prices.
         rule: that ranked.
         budget: that ended the ranking.
-        found: the prefix that was kept, for a selection that was made; with nothing left out the promise is 1.
+        found: the prefix that was kept, for a selection that was made; with nothing left out the promise is 1, as it is
+            before there is a selection where the budget buys everything.
         quantum: unit of exact sums.
     """
     n = costs.layout.n
@@ -87,10 +94,19 @@ def guaranteed_delta(
     if isinstance(budget, Count | Density):
         return budget.count(n) / n
     assert isinstance(budget, Joules)
+    room = budget.room(costs.fixed)
+    if found is None and _buys_everything(costs, room):
+        return 1.0
     total = float(costs.per_kept.sum() if costs.per_coordinate else costs.layout.sizes @ costs.per_kept)
     priced = costs.per_kept if costs.per_coordinate else costs.per_kept[costs.layout.sizes > 0]
-    room = budget.budget - (costs.fixed if budget.includes_fixed else 0.0)
     return max(0.0, min(1.0, room / total) - (float(priced.max()) + n * quantum) / total)
+
+
+def _buys_everything(costs: Costs, room: float) -> bool:
+    """Whether every coordinate fits, in the exact sums of a selection."""
+    units, quantum = quanta(costs.per_kept, costs.layout.n)
+    total = units.sum() if costs.per_coordinate else costs.layout.sizes @ units
+    return int(total) <= budget_quanta(room, quantum)
 
 
 def energy_of(costs: Costs, indices: Indices) -> float:

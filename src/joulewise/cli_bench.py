@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from joulewise.terminal import Debug, empty_table, open_console, say
+from joulewise.terminal import Debug, Figure, Json, empty_table, open_console, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,10 +38,8 @@ def bench(
         str | None,
         Option(metavar="U.npz", help="A recorded update too: arrays by name.", show_default=False),
     ] = None,
-    json: Annotated[bool, Option("--json", help="Print the record alone, as JSON.")] = False,
-    figure: Annotated[
-        Path | None, Option(metavar="FILE", help="Draw it: .svg, .png or .pdf.", show_default=False)
-    ] = None,
+    json: Json = False,
+    figure: Figure = None,
     debug: Debug = False,
 ) -> None:
     """Measure how fast this machine selects and encodes, beside the usual alternatives, as ratios in one run.

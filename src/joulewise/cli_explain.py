@@ -9,15 +9,24 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.padding import Padding
 
 from joulewise.errors import ArgumentError, CostError
-from joulewise.terminal import Debug, empty_table, open_console, say, stdout_to_stderr
+from joulewise.terminal import (
+    Boundary,
+    Debug,
+    DeviceName,
+    Figure,
+    Json,
+    empty_table,
+    open_console,
+    say,
+    stdout_to_stderr,
+)
 
 if TYPE_CHECKING:
     from joulewise.explanation import Explanation, Part, PriceShare
@@ -45,7 +54,7 @@ def explain(
         str,
         Option(metavar="MODEL", help="mlp, cnn, resnet18, module:factory, FILE.npz or FILE.safetensors."),
     ],
-    device: Annotated[str, Option(metavar="NAME|FILE", help="A name of `joulewise devices list`, or a file.")],
+    device: DeviceName,
     density: Annotated[float, Option(metavar="SHARE", help="Share of all coordinates that is kept.")] = 0.01,
     value_bits: Annotated[
         str, Option(metavar="BITS", help="Bits of a value: a number, or by tensor as in 'conv*=8,*=32'.")
@@ -54,10 +63,7 @@ def explain(
         str | None,
         Option(metavar="U.npz", help="A recorded update: arrays by name, or one flat vector.", show_default=False),
     ] = None,
-    boundary: Annotated[
-        Literal["radio", "device", "memory"] | None,
-        Option(help="What prices take in. Default: radio, or memory where there is no link.", show_default=False),
-    ] = None,
+    boundary: Boundary = None,
     in_ram: Annotated[
         list[str] | None,
         Option(
@@ -70,10 +76,8 @@ def explain(
     ] = None,
     classes: Annotated[int, Option(metavar="N", help="Classes of a built-in model.")] = 10,
     image: Annotated[str, Option(metavar="CxHxW", help="Images of a built-in model.")] = "3x32x32",
-    json: Annotated[bool, Option("--json", help="Print the record alone, as JSON.")] = False,
-    figure: Annotated[
-        Path | None, Option(metavar="FILE", help="Draw it: .svg, .png or .pdf.", show_default=False)
-    ] = None,
+    json: Json = False,
+    figure: Figure = None,
     debug: Debug = False,
 ) -> None:
     """Say where the joules of an update go on a device, and whether weighing by price is worth it there.

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from joulewise.cli_explain import energy
 from joulewise.errors import ArgumentError, ModelError
-from joulewise.terminal import Debug, empty_table, open_console, say
+from joulewise.terminal import Boundary, Debug, DeviceName, Figure, Json, empty_table, open_console, say
 
 if TYPE_CHECKING:
     from joulewise.codec import ValueType
@@ -31,7 +31,7 @@ def plan(
         str, typer.Argument(metavar="U.npz", help="A recorded update: arrays by name.", show_default=False)
     ],
     *,
-    device: Annotated[str, Option(metavar="NAME|FILE", help="A name of `joulewise devices list`, or a file.")],
+    device: DeviceName,
     rule: Annotated[
         list[str] | None,
         Option(metavar="NAME", help="Repeatable. Default: TopK, CWMP and Projection.", show_default=False),
@@ -51,18 +51,13 @@ def plan(
         list[str] | None,
         Option(metavar="TYPE", help="float32, float16, bfloat16 or int8; repeatable.", show_default="float32"),
     ] = None,
-    boundary: Annotated[
-        Literal["radio", "device", "memory"] | None,
-        Option(help="What prices take in. Default: radio, or memory where there is no link.", show_default=False),
-    ] = None,
+    boundary: Boundary = None,
     law: Annotated[
         Literal["quantiles", "normal", "laplace", "generalised-normal", "student-t"],
         Option(help="Law of magnitudes that is fitted to the update."),
     ] = "quantiles",
-    json: Annotated[bool, Option("--json", help="Print the record alone, as JSON.")] = False,
-    figure: Annotated[
-        Path | None, Option(metavar="FILE", help="Draw it: .svg, .png or .pdf.", show_default=False)
-    ] = None,
+    json: Json = False,
+    figure: Figure = None,
     debug: Debug = False,
 ) -> None:
     """Predict what every rule and budget would keep of an update like this one, and what that takes.

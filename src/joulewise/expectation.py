@@ -8,9 +8,9 @@ fixes tau, because each of them falls as tau rises.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -106,8 +106,7 @@ def predict(law: Law, costs: Costs, rule: Rule, budget: Budget | None = None) ->
     return _predicted(outlook, budget, *outlook.reaching(*limit(budget, costs)))
 
 
-@dataclass(frozen=True, eq=False)
-class Sums:
+class Sums(NamedTuple):
     """Expected sums over the coordinates that are kept, by tensor: float64[tensors] each.
 
     Args:
@@ -124,13 +123,9 @@ class Sums:
 
     def mixed(self, other: Sums, share: float) -> Sums:
         """So much of these, and the rest of the others."""
-        pairs = zip(
-            (self.counts, self.l1, self.l2, self.error),
-            (other.counts, other.l1, other.l2, other.error),
-            strict=True,
-        )
-        # At share 1 exactly these: infinite parts of the others do not matter.
-        return self if share == 1 else Sums(*(share * one + (1 - share) * two for one, two in pairs))
+        if share == 1:  # exactly these: infinite parts of the others do not matter
+            return self
+        return Sums(*(share * one + (1 - share) * two for one, two in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,10 +168,10 @@ class Outlook:
             return self.everything
         with np.errstate(over="ignore", divide="ignore"):
             tails = threshold / self.weights
-        beyond = [self.law.beyond(tails, power) for power in range(3)]
+        beyond = self.law.moments(tails)
         if isinstance(self.rule, MinVariance):
             return self._chanced(tails, beyond)
-        return Sums(beyond[0], beyond[1], beyond[2], np.zeros_like(beyond[0]))
+        return Sums(*beyond, np.zeros_like(beyond[0]))
 
     @property
     def everything(self) -> Sums:
@@ -238,7 +233,7 @@ class Outlook:
         error = whole * (1.0 / share - 1.0) if share else np.full_like(whole, math.inf)
         return Sums(self.law.nonzero * share, self.law.total(1) * share, whole * share, error)
 
-    def _chanced(self, tails: Floats, beyond: list[Floats]) -> Sums:
+    def _chanced(self, tails: Floats, beyond: Sequence[Floats]) -> Sums:
         """MinVariance: what exceeds t is certain, the rest is kept with chance ``|a|/t`` and sent as t."""
         first, second, third = (self.law.below(tails, power) for power in (1, 2, 3))
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -269,7 +264,7 @@ def limit(budget: Budget, costs: Costs) -> tuple[Amount, float]:
         case Count() | Density():
             return "count", float(budget.count(costs.layout.n))
         case Joules():
-            return "energy", budget.budget - (costs.fixed if budget.includes_fixed else 0.0)
+            return "energy", budget.room(costs.fixed)
         case Bytes():
             return "bits", 8.0 * budget.n
         case Price():

@@ -30,7 +30,7 @@ def half_approximation(a: Any, costs: Costs | npt.ArrayLike, rule: CWMP | Projec
         budget: energy that may be spent.
 
     Returns:
-        The selection; its certificate's `ratio` is at least 1/2.
+        The selection; its certificate's `ratio` is at least 1/2, less what exact sums round prices up by.
 
     Raises:
         RuleError: the rule has no value per joule, or the budget is none of joules.
@@ -52,7 +52,7 @@ def half_approximation(a: Any, costs: Costs | npt.ArrayLike, rule: CWMP | Projec
         )
     costs = costs if isinstance(costs, Costs) else Costs.of(np.asarray(costs, np.float64))
     vector = checked_vector(a, costs.layout)
-    room = budget.budget - (costs.fixed if budget.includes_fixed else 0.0)
+    room = budget.room(costs.fixed)
     fits = np.repeat(costs.per_kept <= room, 1 if costs.per_coordinate else costs.layout.sizes)
     # What does not fit alone is in no selection; left in, it would end the prefix, raise the bound, and make the
     # quantum coarse in which energies are summed.

@@ -83,7 +83,7 @@ class Steady(Outlook):
         """Expected sums in a round, at a threshold on the score of a residual."""
         with np.errstate(over="ignore", divide="ignore"):
             tails = threshold / self.weights
-        return self._chanced(tails, [self.law.beyond(tails, power) for power in range(3)])
+        return self._chanced(tails, self.law.moments(tails))
 
 
 def waits(update: Any, costs: Costs, rule: Ranked, threshold: float) -> Floats:

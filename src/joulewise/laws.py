@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,10 @@ class Law(ABC):
     @abstractmethod
     def beyond(self, thresholds: Floats, power: int) -> Floats:
         """Expected sum of ``|a|^power`` over what exceeds the thresholds: float64[tensors]."""
+
+    def moments(self, thresholds: Floats) -> tuple[Floats, Floats, Floats]:
+        """`beyond` for the powers 0, 1 and 2: counts, L1 and squared L2 mass."""
+        return self.beyond(thresholds, 0), self.beyond(thresholds, 1), self.beyond(thresholds, 2)
 
     def below(self, thresholds: Floats, power: int) -> Floats:
         """Expected sum of ``|a|^power`` over what does not: float64[tensors]."""
@@ -84,6 +88,14 @@ class Quantiles(Law):
 
     def beyond(self, thresholds: Floats, power: int) -> Floats:
         """Expected sum of ``|a|^power`` over what exceeds the thresholds: float64[tensors]."""
+        return self._summed(self._cut(thresholds), power)
+
+    def moments(self, thresholds: Floats) -> tuple[Floats, Floats, Floats]:
+        """`beyond` for the powers 0, 1 and 2, which ask for the same ranks."""
+        cut = self._cut(thresholds)
+        return self._summed(cut, 0), self._summed(cut, 1), self._summed(cut, 2)
+
+    def _cut(self, thresholds: Floats) -> _Cut:
         row = np.arange(self.nonzero.size)
         over = np.count_nonzero(self.values > thresholds[:, None], axis=1)
         last = np.maximum(over - 1, 0)
@@ -92,8 +104,11 @@ class Quantiles(Law):
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             part = np.where(start > stop, (start - thresholds) / (start - stop), 0.0)
         width = np.clip(part, 0.0, 1.0) * (self.ranks[row, next_] - self.ranks[row, last])
-        piece = width * _line(start, np.clip(thresholds, stop, start), power)
-        return np.where(over > 0, self._sums[power][row, last] + piece, 0.0)
+        return _Cut(over > 0, (row, last), width, start, np.clip(thresholds, stop, start))
+
+    def _summed(self, cut: _Cut, power: int) -> Floats:
+        piece = cut.width * _line(cut.start, cut.stop, power)
+        return np.where(cut.some, self._sums[power][cut.before] + piece, 0.0)
 
     def total(self, power: int) -> Floats:
         """Expected sum of ``|a|^power`` over all coordinates: float64[tensors]."""
@@ -106,9 +121,31 @@ class Quantiles(Law):
         return tuple(np.pad(np.cumsum(each, axis=1), ((0, 0), (1, 0))) for each in pieces)
 
 
+class _Cut(NamedTuple):
+    """Where thresholds cut the magnitudes of each tensor: whole knots, and a part of the line after the last.
+
+    Args:
+        some: bool[tensors], anything exceeds the threshold.
+        before: index of the last knot that exceeds it, for an array over tensors and knots.
+        width: ranks from that knot to the threshold.
+        start: magnitude at the knot.
+        stop: magnitude at the threshold.
+    """
+
+    some: npt.NDArray[np.bool_]
+    before: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+    width: Floats
+    start: Floats
+    stop: Floats
+
+
 def _line(start: Floats, stop: Floats, power: int) -> Floats:
     """Mean of ``x^power`` while x goes from start to stop in a straight line."""
-    return np.asarray(sum(start**k * stop ** (power - k) for k in range(power + 1)) / (power + 1), dtype=np.float64)
+    total = last = np.ones_like(start)
+    for _ in range(power):  # start^p + start^(p-1) stop + ... + stop^p
+        last = last * stop
+        total = total * start + last
+    return total / (power + 1)
 
 
 def _told(tensor: npt.NDArray[Any]) -> tuple[Floats, Floats]:

@@ -33,8 +33,7 @@ def limit_of(budget: Budget, costs: Costs) -> tuple[Int64, int, float]:
     match budget:
         case Joules():
             units, quantum = quanta(costs.per_kept, n)
-            fixed = costs.fixed if budget.includes_fixed else 0.0
-            return units, budget_quanta(budget.budget - fixed, quantum), quantum
+            return units, budget_quanta(budget.room(costs.fixed), quantum), quantum
         case Bytes():
             units, quantum = quanta(costs.bits_per_kept, n)
             return units, budget_quanta(8.0 * budget.n, quantum), quantum

@@ -98,7 +98,7 @@ def room_of(budget: Joules | Bytes, costs: Costs) -> float:
     """What a budget leaves for a message: bytes, or energy without what is fixed."""
     if isinstance(budget, Bytes):
         return float(budget.n)
-    return budget.budget - (costs.fixed if budget.includes_fixed else 0.0)
+    return budget.room(costs.fixed)
 
 
 def _refined(source: Source, costs: Costs, value_bits: Floats, kept: Kept) -> tuple[Costs, Source]:

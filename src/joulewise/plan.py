@@ -202,7 +202,7 @@ def _within(fitted: Fit, costs: Costs, found: Predicted, value_bits: float) -> P
     """The same for a budget that bounds the message, whose coordinates take more than the price of one more."""
     asked = found.budget
     assert isinstance(asked, Joules | Bytes)
-    room = asked.n if isinstance(asked, Bytes) else asked.budget - (costs.fixed if asked.includes_fixed else 0.0)
+    room = asked.n if isinstance(asked, Bytes) else asked.room(costs.fixed)
     inner = room
     for _ in range(REFINEMENTS):
         bits = message_bits(found, costs.layout, value_bits)

@@ -1,4 +1,8 @@
-"""A plan as one picture: predicted energy against kept mass, a line for each rule and value type."""
+"""A plan as one picture: predicted energy against kept mass, a line for each rule and value type.
+
+Unbiased rules are not drawn. They scale up what they send, so that what they keep of the mass is not what they keep of
+the update: that is told by their variance, which is in the table.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from joulewise.errors import MissingExtra, OutputError
+from joulewise.errors import ArgumentError, MissingExtra, OutputError
 from joulewise.plan import Plan
 
 PPI = 150
@@ -14,7 +18,6 @@ COLOURS = {
     "TopK": "#7a7a7a",
     "CWMP": "#d58e00",
     "Projection": "#0080c8",
-    "MinVariance": "#009e73",
     "RandomK": "#c45aa0",
 }
 NORMS = {"l2": "squared L2", "l1": "L1"}
@@ -29,17 +32,18 @@ def draw(found: Plan, path: Path, title: str) -> None:
         title: what to call the update.
 
     Raises:
+        ArgumentError: every rule is unbiased, so that there is nothing to draw.
         OutputError: the file cannot be written.
         MissingExtra: altair or vl-convert is not installed.
     """
+    subtitle = list(subtitle_of(found))
     try:
         import altair as alt  # noqa: PLC0415 (only a figure needs it)
         import vl_convert  # noqa: F401, PLC0415 (altair writes files with it)
     except ImportError as error:
         raise MissingExtra("report", "a figure") from error
     panels = [_panel(alt, found, norm) for norm in NORMS]
-    text = f"Predicted from one update of {found.parameters:,} parameters ({found.law}); boundary {found.boundary}."
-    heading = alt.TitleParams(f"{title} on {found.device}", subtitle=[text], fontSize=14)
+    heading = alt.TitleParams(f"{title} on {found.device}", subtitle=subtitle, fontSize=14)
     chart = alt.hconcat(*panels, spacing=30).properties(title=heading)
     chart = chart.configure_view(stroke=None).configure_title(
         anchor="start", fontSize=12, subtitleFontSize=11, offset=8
@@ -48,6 +52,24 @@ def draw(found: Plan, path: Path, title: str) -> None:
         chart.save(str(path), format=path.suffix.lower()[1:], ppi=PPI)
     except OSError as error:
         raise OutputError(f"cannot write the figure to {path}: {error.strerror or error}") from error
+
+
+def subtitle_of(found: Plan) -> Iterator[str]:
+    """What the picture says of itself, line by line.
+
+    Raises:
+        ArgumentError: every rule is unbiased, so that there is nothing to draw.
+    """
+    unbiased = list(dict.fromkeys(type(each.rule).__name__ for each in found.choices if each.variance is not None))
+    left_out = " and ".join(unbiased)
+    if all(each.variance is not None for each in found.choices):
+        raise ArgumentError(
+            f"--figure draws kept mass, which says nothing of {left_out}: unbiased rules have a variance, which the "
+            "table tells; add a rule such as TopK, or leave --figure out"
+        )
+    yield f"Predicted from one update of {found.parameters:,} parameters ({found.law}); boundary {found.boundary}."
+    if unbiased:
+        yield f"Not drawn: {left_out}, unbiased, of which not the kept mass but the variance counts."
 
 
 def _panel(alt: Any, found: Plan, norm: str) -> Any:
@@ -73,8 +95,8 @@ def _panel(alt: Any, found: Plan, norm: str) -> Any:
 
 
 def points_of(found: Plan, norm: str) -> Iterator[dict[str, Any]]:
-    """What is drawn: one point for each choice that keeps something."""
+    """What is drawn: one point for each choice of a rule that is not unbiased, where it keeps something."""
     for each in found.choices:
-        if each.kept.energy > 0:
+        if each.variance is None and each.kept.energy > 0:
             mass = each.kept.l1 if norm == "l1" else each.kept.l2
             yield {"rule": type(each.rule).__name__, "values": each.values, "energy": each.kept.energy, "mass": mass}

@@ -157,6 +157,10 @@ class Joules(msgspec.Struct, frozen=True, tag_field="name", tag="Joules", forbid
     def __post_init__(self) -> None:
         _require(0 <= self.budget <= sys.float_info.max, "Joules(budget)", "finite and at least 0", self.budget)
 
+    def room(self, fixed: float) -> float:
+        """What coordinates may cost, where a reply costs `fixed` in any case; below 0 where it cannot be paid."""
+        return self.budget - (fixed if self.includes_fixed else 0.0)
+
 
 class Bytes(msgspec.Struct, frozen=True, tag_field="name", tag="Bytes", forbid_unknown_fields=True):
     """The longest prefix of the score order whose encoded size fits.

@@ -9,13 +9,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from joulewise.errors import MissingExtra
 from joulewise.laws import Floats, Law, Quantiles
+
+USER = "this law of magnitudes"
+"""What needs scipy, as an error says it."""
 
 FURTHEST = 690.0
 """Beyond so many scales an exponential law has nothing left that float64 can tell from 0."""
@@ -32,6 +35,16 @@ class _Scaled(Law, ABC):
 
     nonzero: Floats
     scale: Floats
+
+    @classmethod
+    def of(cls, tensors: Sequence[npt.NDArray[Any]]) -> Self:
+        """Fit the law to the moments of each tensor."""
+        return cls._fitted(Moments.of(tensors))
+
+    @classmethod
+    @abstractmethod
+    def _fitted(cls, moments: Moments) -> Self:
+        """The law that has these moments."""
 
     def beyond(self, thresholds: Floats, power: int) -> Floats:
         """Expected sum of ``|a|^power`` over what exceeds the thresholds: float64[tensors]."""
@@ -57,9 +70,7 @@ class Laplace(_Scaled):
     name: ClassVar[str] = "laplace"
 
     @classmethod
-    def of(cls, tensors: Sequence[npt.NDArray[Any]]) -> Laplace:
-        """Fit the law to the values of each tensor."""
-        moments = Moments.of(tensors)
+    def _fitted(cls, moments: Moments) -> Self:
         return cls(moments.nonzero, moments.mean)
 
     def _upper(self, tail: Floats, power: int) -> Floats:
@@ -78,9 +89,7 @@ class Normal(_Scaled):
     name: ClassVar[str] = "normal"
 
     @classmethod
-    def of(cls, tensors: Sequence[npt.NDArray[Any]]) -> Normal:
-        """Fit the law to the values of each tensor."""
-        moments = Moments.of(tensors)
+    def _fitted(cls, moments: Moments) -> Self:
         return cls(moments.nonzero, np.sqrt(moments.square))
 
     def _upper(self, tail: Floats, power: int) -> Floats:
@@ -106,10 +115,8 @@ class GeneralisedNormal(_Scaled):
     name: ClassVar[str] = "generalised-normal"
 
     @classmethod
-    def of(cls, tensors: Sequence[npt.NDArray[Any]]) -> GeneralisedNormal:
-        """Fit the law to the values of each tensor."""
-        special = _special()
-        moments = Moments.of(tensors)
+    def _fitted(cls, moments: Moments) -> Self:
+        special = scipy_special()
 
         def ratio(shape: float) -> float:
             logs = special.gammaln(np.array([2.0, 1.0, 3.0]) / shape)
@@ -143,10 +150,8 @@ class StudentT(_Scaled):
     name: ClassVar[str] = "student-t"
 
     @classmethod
-    def of(cls, tensors: Sequence[npt.NDArray[Any]]) -> StudentT:
-        """Fit the law to the values of each tensor."""
-        special = _special()
-        moments = Moments.of(tensors)
+    def _fitted(cls, moments: Moments) -> Self:
+        special = scipy_special()
 
         def mean(degrees: float) -> float:
             return float(2 * math.sqrt(degrees) / (degrees - 1) / special.beta(degrees / 2, 0.5))
@@ -161,7 +166,7 @@ class StudentT(_Scaled):
         """Expected sum of ``|a|^power`` over what does not exceed the thresholds, finite where the whole is not too."""
         if power < 3:
             return super().below(thresholds, power)
-        special = _special()
+        special = scipy_special()
         # With y = 1 + x^2/v the integral of x^3 (1 + x^2/v)^(-(v+1)/2) is one of powers of y.
         half = (self.degrees + 1) / 2
         end = 1 + (thresholds / self.scale) ** 2 / self.degrees
@@ -170,7 +175,7 @@ class StudentT(_Scaled):
         return np.asarray(self.nonzero * self.scale**3 * density * integral, dtype=np.float64)
 
     def _upper(self, tail: Floats, power: int) -> Floats:
-        special = _special()
+        special = scipy_special()
         first, second = (self.degrees - power) / 2, (power + 1) / 2
         found = np.full(tail.shape, math.inf)
         have = first > 0
@@ -232,21 +237,29 @@ def _solved(rising: Callable[[float], float], target: float, low: float, high: f
 
 
 def _gamma_upper(shape: Floats, tail: Floats, power: int) -> Floats:
-    special = _special()
+    special = scipy_special()
     first = (power + 1) / shape
     whole = np.exp(special.gammaln(first) - special.gammaln(1 / shape))
     with np.errstate(over="ignore"):
         return np.asarray(whole * special.gammaincc(first, tail**shape), dtype=np.float64)
 
 
-def _special() -> Any:
-    return _scipy().special
+def scipy_special(user: str = USER) -> Any:
+    """Gamma and beta functions.
+
+    Args:
+        user: what needs them, for the error.
+
+    Raises:
+        MissingExtra: scipy is not installed.
+    """
+    return _scipy(user).special
 
 
-def _scipy() -> Any:
+def _scipy(user: str = USER) -> Any:
     try:
         import scipy.optimize  # noqa: PLC0415 (of the extra `theory`: quantiles and Laplace go without)
         import scipy.special  # noqa: PLC0415
     except ImportError as error:
-        raise MissingExtra("theory", "this law of magnitudes") from error
+        raise MissingExtra("theory", user) from error
     return scipy

@@ -308,7 +308,7 @@ def _least_variance(vector: Vector, costs: Costs, budget: Budget, key: int) -> S
 
 def _expected_limit(budget: Budget, costs: Costs) -> float:
     if isinstance(budget, Joules):
-        return budget.budget - (costs.fixed if budget.includes_fixed else 0.0)
+        return budget.room(costs.fixed)
     return float(limit_of(budget, costs)[1])
 
 

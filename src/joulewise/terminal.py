@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 from rich import box
@@ -14,6 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the record alone, as JSON.")]
+DeviceName = Annotated[str, typer.Option(metavar="NAME|FILE", help="A name of `joulewise devices list`, or a file.")]
+Boundary = Annotated[
+    Literal["radio", "device", "memory"] | None,
+    typer.Option(help="What prices take in. Default: radio, or memory where there is no link.", show_default=False),
+]
+Figure = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: .svg, .png or .pdf.", show_default=False)]
+"""Options of more than one command."""
 
 
 def open_console(stderr: bool = False) -> Console:
