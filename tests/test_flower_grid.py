@@ -26,6 +26,7 @@ from joulewise.codec import decode
 from joulewise.compress import ErrorFeedback, settle
 from joulewise.errors import FederationError
 from joulewise.flower import FileStore, MemoryStore, Sparse, SparseGrid, Sparsify, wire
+from joulewise.flower.notes import ACCEPTED
 from joulewise.layout import Layout
 from joulewise.rules import Count, Dense, TopK
 
@@ -230,7 +231,7 @@ def test_a_node_that_lies_about_bytes_is_overruled():
 
 
 def accepted_in(message):
-    return [config.get(wire.ACCEPTED) for config in message.content.config_records.values()]
+    return [config.get(ACCEPTED) for config in message.content.config_records.values()]
 
 
 def test_only_the_node_whose_reply_was_used_is_told_so():

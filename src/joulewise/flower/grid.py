@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from joulewise.codec import Decoded, decode
@@ -22,6 +22,7 @@ from joulewise.flower.averaging import Touched
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Downlink, Setting
 from joulewise.flower.metering import Crossed, Exchange, Pricing
+from joulewise.flower.notes import ACCEPTED, noted
 from joulewise.flower.parcels import Booked, Download
 from joulewise.flower.received import Base
 from joulewise.layout import Kind
@@ -215,11 +216,7 @@ class SparseGrid(Grid):
             self._types = wire.types_of(base)
         if node not in self._accepted:
             return message
-        # Some of Flower's mods want exactly one ConfigRecord, so one is made only where there is none.
-        key, config = next(iter(content.config_records.items()), (wire.RECORD, ConfigRecord()))
-        own = config.copy()
-        own[wire.ACCEPTED] = self._accepted[node]
-        message.content = RecordDict({**content, key: own})
+        message.content = noted(content, {ACCEPTED: self._accepted[node]}, create=True)
         return message
 
     def _problems(self, pairs: dict[str, tuple[Message, Message]]) -> dict[str, str]:

@@ -151,7 +151,7 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
     device = _device_of(settings, partition)
     costs = priced(layout, device, compressor, settings.boundary)
     state = _state(settings, context) or ClientState(fingerprint=layout.fingerprint)
-    state, fate = settle(state, int(str(config.get(wire.ACCEPTED, 0))), layout)
+    state, fate = settle(state, received.receipt.accepted, layout)
     if fate == "lost":
         logging.getLogger("joulewise").warning(
             "the server has accepted a later reply than this node remembers: its state was lost, and what it had "

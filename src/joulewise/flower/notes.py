@@ -1,4 +1,4 @@
-"""What server and nodes tell each other about the models that nodes hold, beside the models."""
+"""What server and nodes tell each other beside models and updates."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from joulewise.flower import wire
+
+ACCEPTED = "joulewise.accepted-sequence"
+"""In a train request: the number of the node's last reply that was used."""
 
 VERSION = "joulewise.version"
 """In a request: the version of its model, which the node should keep; empty: only say whether you could."""
@@ -41,7 +44,7 @@ def take(message: Message) -> Mapping[str, object]:
     found: dict[str, object] = {}
     kept: dict[str, Any] = {}
     for key, record in message.content.items():
-        notes = [name for name in (VERSION, BEFORE) if isinstance(record, ConfigRecord) and name in record]
+        notes = [name for name in (ACCEPTED, VERSION, BEFORE) if isinstance(record, ConfigRecord) and name in record]
         if notes and isinstance(record, ConfigRecord):
             found |= {name: record[name] for name in notes}
             record = ConfigRecord({name: value for name, value in record.items() if name not in notes})  # noqa: PLW2901

@@ -27,7 +27,6 @@ from joulewise.results import ClientResult
 SERIALIZATION = "joulewise.v1"
 PAYLOAD = "joulewise.payload"
 RECORD = "joulewise"
-ACCEPTED = "joulewise.accepted-sequence"
 LEGACY = "fitins.parameters"
 """Flower's key of the arrays in a train request of a legacy server."""
 
