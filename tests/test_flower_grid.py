@@ -288,6 +288,16 @@ def test_averages_of_whole_numbers_are_rounded_to_the_nearest():
     assert (counter, counter.dtype) == (3, np.int64)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_another_model_under_the_same_names_keeps_its_own_types(dtype):
+    grid = SparseGrid(Watched(app(), 1))
+    for number, kind in enumerate((np.float32, dtype), start=1):
+        arrays = {name: array.astype(kind) for name, array in model().items()}
+        grid.send_and_receive([request(number=number, arrays=arrays)])
+        averaged = grid.accept(record({name: array.astype(np.float64) for name, array in arrays.items()}))
+        assert {array.dtype for array in arrays_of(averaged).values()} == {np.dtype(kind)}
+
+
 CLIENTS = 3
 SOME = st.sets(st.integers(0, CLIENTS - 1))
 FATES = st.lists(
@@ -530,7 +540,7 @@ def test_a_second_strategy_on_the_same_grid_goes_on_where_the_first_ended():
 
 
 def test_books_that_nobody_takes_do_not_grow_without_end(monkeypatch):
-    monkeypatch.setattr("joulewise.flower.grid.MOST_BOOKED", 5)
+    monkeypatch.setattr("joulewise.flower.books.MOST_BOOKED", 5)
     grid = SparseGrid(Watched(app(compressing(MemoryStore(), count=5)), 2))
     for number in range(1, 8):
         grid.send_and_receive([request(node, number) for node in (1, 2)])

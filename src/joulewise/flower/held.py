@@ -139,12 +139,13 @@ def _opened(record: ArrayRecord, version: Version | None, context: Context, stor
     held = store.load_model(context) if isinstance(store, ModelStore) else None
     if held is None:
         raise StateError(f"it holds no model of this run, and was sent what changed since model {head.base.number}")
-    if held.version != head.base:
-        raise StateError(
-            f"it holds model {held.version.number}, and was sent what changed since model {head.base.number}"
-        )
-    made, changed = patch.apply(changes, held.record)
-    return _Opened(Held(head.version, made), changed, stored=head.version == head.base)
+    # Where its last reply was lost it holds a later model than its server knows. Changes hold the new bits wherever any
+    # model since has differed, so they lead from that one to the same model; the checksum decides.
+    try:
+        made, changed = patch.apply(changes, held.record)
+    except PayloadError as error:
+        raise PayloadError(f"it holds model {held.version.number}: {error}") from None
+    return _Opened(Held(head.version, made), changed, stored=head.version == held.version)
 
 
 def _kept(opened: _Opened, context: Context, store: object) -> str:
