@@ -35,7 +35,8 @@ from flwr.serverapp.strategy import FedAvg
 from joulewise import learning
 from joulewise.compress import Compressor, ErrorFeedback
 from joulewise.flower import SparseGrid
-from joulewise.flower.app import Arm, StrategyChoice, federate
+from joulewise.flower.app import Arm, federate
+from joulewise.flower.choice import StrategyChoice
 from joulewise.flower.inprocess import InProcessGrid
 from joulewise.learning import IID, MLP, Digits, Examples, Training
 from joulewise.rules import Dense, Density, TopK

@@ -36,10 +36,10 @@ from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
 from joulewise.residency import flash_of
 from joulewise.results import ClientResult
+from joulewise.rounding import VALUE_BITS, ValueType
 
 PREFIX = "joulewise."
 REQUEST_HEADER_BYTES = 940
-VALUE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ def _shipped(name: str) -> Device:
 
 
 @lru_cache(maxsize=64)
-def _costs(layout: Layout, device: Device, values: tuple[str, ...], boundary: Boundary) -> Costs:
+def _costs(layout: Layout, device: Device, values: tuple[ValueType, ...], boundary: Boundary) -> Costs:
     """Prices at any density: what a message took as encoded does not depend on it."""
     return price(layout, device, np.array([VALUE_BITS[each] for each in values]), boundary=boundary)
 
