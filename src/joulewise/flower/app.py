@@ -232,7 +232,7 @@ def _multiply_accumulates(arm: Arm) -> float | None:
 
 def _train(message: Message, context: Context, arm: Arm, seed: int, compute: Compute) -> Message:
     learning.use_threads(arm.training.threads)
-    config = next(iter(message.content.config_records.values()))
+    config = wire.of_kind(message.content, ConfigRecord)[0]
     partition, number = int(str(context.node_config["partition-id"])), int(str(config["server-round"]))
     examples = _parts(arm.data, seed)[partition]
     module = _module(arm.model, arm.data, seed)

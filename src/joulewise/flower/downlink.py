@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from joulewise.errors import FederationError, RuleError
@@ -192,7 +192,8 @@ class Downlink:
         content = noted(request.content, notes, node in self.nodes.held)
         asks = VERSION in notes and content is not request.content
         if sent is not model.own:
-            content = RecordDict({**content, wire.array_key(content): sent})
+            content = content.copy()
+            content[wire.array_key(content)] = sent
         download = Download(node, request.metadata.message_type, *wire.crossing(content), patch.CHANGES not in sent)
         return Parcel(request, content, model, download, asks)
 

@@ -96,7 +96,7 @@ class InProcessGrid(Grid):
 
 
 def _own(content: RecordDict) -> RecordDict:
-    own = RecordDict()
+    own = content.copy()
     for key, record in content.items():
         own[key] = wire.parsed(record) if isinstance(record, ArrayRecord) else record.copy()
     return own

@@ -65,8 +65,9 @@ class Exchange:
     @classmethod
     def of(cls, request: Message, reply: Message | None, downloads: Sequence[Download] | None = None) -> Exchange:
         """What crossed, before the reply is decoded; `downloads` are the models as they were really sent."""
-        down, fetched = _crossing(request)
-        if downloads is not None:
+        if downloads is None:
+            down, fetched = _crossing(request)
+        else:
             down, fetched = sum(each.bytes for each in downloads), sum(each.objects for each in downloads)
         up, sent = (0, 0) if reply is None else _crossing(reply)
         headers = REQUEST_HEADER_BYTES * (fetched + sent)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message, MetricRecord
 
 from joulewise.codec import ValueType
 from joulewise.compress import ClientState, Compressor, ErrorFeedback, Sent, settle
@@ -245,7 +245,7 @@ def _state(settings: Settings, context: Context) -> ClientState | None:
 
 
 def _configuration(message: Message) -> Mapping[str, object]:
-    records = message.content.config_records.values()
+    records = wire.of_kind(message.content, ConfigRecord)
     return {key: value for record in records for key, value in record.items()}
 
 
@@ -255,7 +255,7 @@ def _examples(reply: Message) -> float | None:
 
 
 def _metric(reply: Message, name: str) -> float | None:
-    values = [record[name] for record in reply.content.metric_records.values() if name in record]
+    values = [record[name] for record in wire.of_kind(reply.content, MetricRecord) if name in record]
     return float(values[0]) if values and isinstance(values[0], int | float) else None
 
 

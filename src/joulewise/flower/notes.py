@@ -31,12 +31,16 @@ def noted(content: RecordDict, notes: Mapping[str, str | int], create: bool) -> 
     Some of Flower's mods want exactly one ConfigRecord, so one is made only where there is none, and only for a node
     that knows what to do with it.
     """
-    key, config = next(iter(content.config_records.items()), (wire.RECORD, None))
-    if not notes or (config is None and not create):
+    if not notes:
         return content
-    own = ConfigRecord() if config is None else config.copy()
-    own.update(notes)
-    return RecordDict({**content, key: own})
+    found = ((key, record.copy()) for key, record in content.items() if isinstance(record, ConfigRecord))
+    key, config = next(found, (wire.RECORD, ConfigRecord() if create else None))
+    if config is None:
+        return content
+    config.update(notes)
+    made = content.copy()
+    made[key] = config
+    return made
 
 
 def take(message: Message) -> Mapping[str, object]:

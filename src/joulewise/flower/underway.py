@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 
 from joulewise.codec import Decoded
 from joulewise.flower import local, wire
@@ -66,7 +66,7 @@ class UnderWay:
 
 
 def _batch(request: Message) -> object:
-    configs = request.content.config_records.values()
+    configs = wire.of_kind(request.content, ConfigRecord)
     number = next((config["server-round"] for config in configs if "server-round" in config), None)
     return wire.only_arrays(request.content) if number is None else number
 
