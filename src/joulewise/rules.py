@@ -139,7 +139,7 @@ class Density(msgspec.Struct, frozen=True, tag_field="name", tag="Density", forb
 
     def count(self, n: int) -> int:
         """How many of n coordinates that is."""
-        return int(_EXACTLY.multiply(Decimal(repr(float(self.fraction))), Decimal(n)))
+        return int(_EXACTLY.multiply(Decimal(repr(float(self.fraction))), int(n)))
 
 
 class Joules(msgspec.Struct, frozen=True, tag_field="name", tag="Joules", forbid_unknown_fields=True):
