@@ -3,7 +3,8 @@
 Run: ``pytest benchmarks/bench_rounds.py -s``, or ``python benchmarks/bench_rounds.py [--rounds N]``.
 
 Ten clients train an MLP 64-64-10 on the digits, one thread. The plain loop trains, averages and evaluates the
-same way without Flower. Its rounds and those in this process take turns, and each row is the median of the
+same way without Flower; "Flower alone" is what its messages, app and strategy add to that, before joulewise does
+anything. Rounds of all loops in this process take turns, and each row is the median of the
 differences, so that other load on the machine hits both alike. Rounds on Ray run in processes of their own:
 there only time on the wall can be compared.
 """
@@ -22,6 +23,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -35,7 +37,8 @@ from flwr.serverapp.strategy import FedAvg
 from joulewise import learning
 from joulewise.compress import Compressor, ErrorFeedback
 from joulewise.flower import SparseGrid
-from joulewise.flower.app import Arm, StrategyChoice, federate
+from joulewise.flower.app import Arm, federate
+from joulewise.flower.choice import StrategyChoice
 from joulewise.flower.inprocess import InProcessGrid
 from joulewise.learning import IID, MLP, Digits, Examples, Training
 from joulewise.rules import Dense, Density, TopK
@@ -123,9 +126,20 @@ def strategy() -> FedAvg:
     return FedAvg(fraction_evaluate=0.0, min_train_nodes=CLIENTS, min_available_nodes=CLIENTS)
 
 
-def users_loop(rounds: int) -> Iterator[None]:
-    """The user's app and FedAvg, unchanged, on the in-process grid."""
-    grid, averaging = SparseGrid(InProcessGrid(users_app(), CLIENTS)), strategy()
+class Bare(InProcessGrid):
+    """Flower's messages, app and strategy alone: nothing is copied, checked or counted."""
+
+    def _deliver(self, message: FlowerMessage) -> FlowerMessage:
+        message.metadata.__dict__["_message_id"] = uuid4().hex
+        return self._app(message, self._contexts[message.metadata.dst_node_id])
+
+    def accept(self, arrays: ArrayRecord) -> ArrayRecord:
+        return arrays
+
+
+def users_loop(rounds: int, grid: SparseGrid | Bare) -> Iterator[None]:
+    """The user's app and FedAvg, unchanged, in this process."""
+    averaging = strategy()
     dataset, module = learning.load(DATA), new_module()
     arrays = ArrayRecord(module.state_dict())
     for number in range(1, rounds + 1):
@@ -190,7 +204,8 @@ def measure(rounds: int, with_ray: bool = True) -> dict[str, Took]:
     took = take_turns(
         {
             "plain loop": plain(length),
-            "in process, user's app, no mod": users_loop(length),
+            "Flower alone, user's app": users_loop(length, Bare(users_app(), CLIENTS)),
+            "in process, user's app, no mod": users_loop(length, SparseGrid(InProcessGrid(users_app(), CLIENTS))),
             "in process, study, Dense": study(length, Compressor(Dense(), None)),
             "in process, study, TopK 1 %": study(length, one_percent),
         },

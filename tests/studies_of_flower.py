@@ -3,7 +3,8 @@
 import numpy as np
 
 from joulewise.compress import Compressor, ErrorFeedback
-from joulewise.flower.app import Arm, StrategyChoice
+from joulewise.flower.app import Arm
+from joulewise.flower.choice import StrategyChoice
 from joulewise.learning import IID, MLP, Digits, Training
 from joulewise.rules import Density, TopK
 

@@ -19,6 +19,7 @@ from joulewise.errors import FederationError, RuleError
 from joulewise.flower import ContextStore, FileStore, Lossy, MemoryStore, Sparse, SparseGrid, Sparsify, held, patch
 from joulewise.flower.averaging import averages_only
 from joulewise.flower.inprocess import InProcessGrid
+from joulewise.flower.notes import VERSION
 from joulewise.rules import Count, Density, TopK
 
 NODES = 3
@@ -42,10 +43,25 @@ class Seen:
         return call_next(message, context)
 
     def by_node(self):
-        """Those of one node after another, without what an app that lacks the mod is told of versions."""
-        for *_, config in self.messages:
-            config.get("config", {}).pop("joulewise.version", None)
         return sorted(self.messages, key=lambda message: message[0])
+
+
+def unasked(messages):
+    """Messages without the question which model their node holds."""
+    return [
+        (
+            node,
+            kind,
+            arrays,
+            {key: {name: each for name, each in own.items() if name != VERSION} for key, own in configs.items()},
+        )
+        for node, kind, arrays, configs in messages
+    ]
+
+
+def asked(messages, node):
+    """Whether each message to a node asks which model it holds."""
+    return [any(VERSION in own for own in configs.values()) for to, *_, configs in messages if to == node]
 
 
 class Fleet(InProcessGrid):
@@ -177,7 +193,10 @@ def test_models_and_what_apps_see_have_the_same_bits_with_the_downlink_on_and_of
     on = history(fates, "lossless", averaging(kind), count, plain)
     off = history(fates, "off", averaging(kind), count, plain)
     assert on[0] == off[0]
-    assert on[1] == off[1]
+    assert [each for each in on[1] if each[0] not in plain] == [each for each in off[1] if each[0] not in plain]
+    assert unasked(on[1]) == off[1]
+    for node in plain:  # Until the first of its answers has arrived.
+        assert asked(on[1], node) == sorted(asked(on[1], node), reverse=True)
     assert all(whole for node, *_, whole in on[2] if node in plain)
     assert all(whole for *_, whole in off[2])
     if not any(fate["corrupt"] or fate["restarted"] or fate["mute"] for fate in fates):
@@ -291,12 +310,33 @@ def test_flash_is_charged_for_what_changed_since_the_last_training():
 # ---------------------------------------------------------------- who is sent what
 
 
-def test_nodes_without_the_mod_are_never_sent_changes_and_find_their_messages_unchanged():
-    seen = Seen()
-    inner = fleet(plain={1, 2, 3}, seen=seen)
-    play(SparseGrid(inner), averaging(), 3)
-    assert all(whole for *_, whole in inner.sent)
-    assert {key for *_, config in seen.messages for key in config} == {"config"}
+@pytest.mark.parametrize("downlink", ["off", "lossless", Lossy(0.1)])
+def test_nodes_without_the_mod_find_what_they_would_without_joulewise_once_they_have_answered(downlink):
+    def found(wrap):
+        seen = Seen()
+        inner = fleet(plain={1, 2, 3}, seen=seen)
+        grid = wrap(inner)
+        for number in (1, 2, 3):
+            arrays = record(model(**{"linear.bias": np.full(4, number, np.float32)}))
+            for kind in ("train", "evaluate"):
+                assert not any(reply.has_error() for reply in ask(grid, arrays, number, message_type=kind))
+        assert all(whole for *_, whole in inner.sent)
+        return seen.messages
+
+    bare, wrapped = found(lambda inner: inner), found(lambda inner: SparseGrid(inner, downlink=downlink))
+    assert unasked(wrapped[:NODES]) == bare[:NODES]
+    assert asked(wrapped, 1)[0] == (downlink != "off")
+    assert wrapped[NODES:] == bare[NODES:]
+
+
+def test_a_node_that_gains_the_mod_is_sent_what_changed():
+    inner = fleet(plain={1}, nodes=1)
+    grid = SparseGrid(inner)
+    ask(grid, record(model()), 1, (1,))
+    inner.apps[1] = app(sparsify(MemoryStore()))
+    for number in (2, 3, 4):
+        ask(grid, record(model()), number, (1,))
+    assert [whole for *_, whole in inner.take()] == [True, True, True, False]
 
 
 def test_a_client_that_loses_its_mod_gets_whole_models_again():
@@ -310,7 +350,7 @@ def test_a_client_that_loses_its_mod_gets_whole_models_again():
     assert (first.has_error(), "joulewise.down.v1" in second.error.reason) == (False, True)
     assert not any(reply.has_error() for reply in ask(grid, arrays, 3, (1, 2)))
     assert [whole for *_, whole in inner.take()] == [False, False, False, True]
-    assert 2 not in grid.downlink._held
+    assert 2 not in grid.downlink.nodes.held
 
 
 @pytest.mark.parametrize("message_type", ["train", "train.one", "evaluate", "evaluate.two"])
@@ -365,8 +405,9 @@ def test_a_restarted_node_is_sent_the_whole_model_in_the_same_call(caplog):
     assert [size for *_, size, _ in inner.take()] == [60] * NODES
 
 
-def test_a_node_whose_reply_was_lost_holds_a_later_model_and_says_so(caplog):
-    inner = fleet()
+def test_a_node_whose_reply_was_lost_holds_a_later_model_and_is_sent_what_it_can_use(caplog):
+    seen = Seen()
+    inner = fleet(seen=seen)
     grid = SparseGrid(inner)
     arrays = play(grid, averaging(), 1)
     inner.mute = {2}
@@ -374,9 +415,25 @@ def test_a_node_whose_reply_was_lost_holds_a_later_model_and_says_so(caplog):
     assert len(ask(grid, changed, 2)) == NODES - 1
     inner.mute = set()
     inner.take()
-    assert len(ask(grid, record(arrays_of(arrays) | {"linear.bias": np.full(4, 2, np.float32)}), 3)) == NODES
-    assert [(node, whole) for node, *_, whole in inner.take()] == [(1, False), (2, False), (3, False), (2, True)]
-    assert "node 2 is sent the whole model: it holds model 3, and was sent what changed since model 2" in caplog.text
+    last = record(arrays_of(arrays) | {"conv.weight": np.full((2, 1, 3, 3), 2, np.float32)})
+    assert len(ask(grid, last, 3)) == NODES
+    assert [(node, whole) for node, *_, whole in inner.take()] == [(1, False), (2, False), (3, False)]
+    assert [arrays for *_, arrays, _ in seen.messages[-NODES:]] == [bits(last)] * NODES
+    assert not caplog.text
+
+
+def test_a_node_that_holds_a_model_of_which_the_server_goes_back_is_sent_the_whole_one(caplog):
+    inner = fleet(nodes=1)
+    grid = SparseGrid(inner)
+    first, second = record(model()), record(model(**{"linear.bias": np.ones(4, np.float32)}))
+    ask(grid, first, 1, (1,))
+    inner.mute = {1}
+    ask(grid, second, 2, (1,))
+    inner.mute = set()
+    inner.take()
+    assert len(ask(grid, first, 3, (1,))) == 1
+    assert [whole for *_, whole in inner.take()] == [False, True]
+    assert "node 1 is sent the whole model: it holds model 2: changes of model 1 do not lead to the bits" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:30], lambda data: b"JWD2" + data[4:]])
@@ -425,7 +482,7 @@ def test_the_second_try_has_the_time_that_is_left(monkeypatch, caplog):
     ask(grid, arrays, 1, (1,))
     for took, tries in ((3.0, [10.0, 7.0]), (11.0, [10.0])):
         inner.apps[1] = app(sparsify(MemoryStore()))
-        grid.downlink._held[1] = grid.downlink.versions[-1]
+        grid.downlink.nodes.held[1] = grid.downlink.versions[-1]
         clock = iter([0.0, took])
         monkeypatch.setattr("joulewise.flower.downlink.time.monotonic", lambda clock=clock: next(clock))
         inner.timeouts = []
@@ -681,7 +738,7 @@ def test_a_whole_model_in_answer_to_a_public_one_is_left_out(caplog):
     inner = fleet(count=46, nodes=1)
     grid = SparseGrid(inner, downlink=Lossy(0.05))
     arrays = play(grid, averaging(), 2, nodes=(1,))
-    grid.downlink._held[1] = None
+    grid.downlink.nodes.held[1] = None
     inner.apps[1] = app()
     (reply,) = ask(grid, arrays, 3, (1,))
     assert reply.has_error()

@@ -7,7 +7,8 @@ from studies_of_flower import SPARSE, arm, bits, model_of
 from test_flower_resume import resumed_equals_never_stopped
 
 from joulewise.flower import Lossy
-from joulewise.flower.app import StrategyChoice, federate
+from joulewise.flower.app import federate
+from joulewise.flower.choice import StrategyChoice
 from joulewise.labels import text
 
 OPTIONS = {"clients": 5, "fraction_train": 0.6}

@@ -26,6 +26,7 @@ from joulewise.codec import decode
 from joulewise.compress import ErrorFeedback, settle
 from joulewise.errors import FederationError
 from joulewise.flower import FileStore, MemoryStore, Sparse, SparseGrid, Sparsify, wire
+from joulewise.flower.notes import ACCEPTED
 from joulewise.layout import Layout
 from joulewise.rules import Count, Dense, TopK
 
@@ -230,7 +231,7 @@ def test_a_node_that_lies_about_bytes_is_overruled():
 
 
 def accepted_in(message):
-    return [config.get(wire.ACCEPTED) for config in message.content.config_records.values()]
+    return [config.get(ACCEPTED) for config in message.content.config_records.values()]
 
 
 def test_only_the_node_whose_reply_was_used_is_told_so():
@@ -285,6 +286,16 @@ def test_averages_of_whole_numbers_are_rounded_to_the_nearest():
     averaged = model() | {"bn.num_batches_tracked": np.array(2.9999999)}
     counter = grid.accept(record(averaged))["bn.num_batches_tracked"].numpy()
     assert (counter, counter.dtype) == (3, np.int64)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_another_model_under_the_same_names_keeps_its_own_types(dtype):
+    grid = SparseGrid(Watched(app(), 1))
+    for number, kind in enumerate((np.float32, dtype), start=1):
+        arrays = {name: array.astype(kind) for name, array in model().items()}
+        grid.send_and_receive([request(number=number, arrays=arrays)])
+        averaged = grid.accept(record({name: array.astype(np.float64) for name, array in arrays.items()}))
+        assert {array.dtype for array in arrays_of(averaged).values()} == {np.dtype(kind)}
 
 
 CLIENTS = 3
@@ -529,7 +540,7 @@ def test_a_second_strategy_on_the_same_grid_goes_on_where_the_first_ended():
 
 
 def test_books_that_nobody_takes_do_not_grow_without_end(monkeypatch):
-    monkeypatch.setattr("joulewise.flower.grid.MOST_BOOKED", 5)
+    monkeypatch.setattr("joulewise.flower.books.MOST_BOOKED", 5)
     grid = SparseGrid(Watched(app(compressing(MemoryStore(), count=5)), 2))
     for number in range(1, 8):
         grid.send_and_receive([request(node, number) for node in (1, 2)])

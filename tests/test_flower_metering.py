@@ -85,6 +85,30 @@ def test_no_figure_of_a_node_enters_the_books(lies):
     assert liar.take_results() == honest.take_results()
 
 
+def test_no_two_nodes_are_in_rows_under_one_partition(caplog):
+    """Node 1 holds partition 0. What it says is told once, where it is another's, and whenever it changes."""
+    for claimed in (1, -5, 2**64):
+        caplog.clear()
+        grid = SparseGrid(forging(partition=claimed))
+        for number in (1, 2):
+            replies = grid.send_and_receive([request(node, number) for node in (2, 3, 1)])
+            assert not any(reply.has_error() for reply in replies)
+            assert [result.partition for result in grid.take_results()] == [-1, 1, 2]
+            grid.accept(record(model()))
+        says = f"node 1 says that it holds partition {claimed}, which is not free: in rows it is number -1"
+        assert [entry.getMessage() for entry in caplog.records] == [says]
+
+
+def test_a_node_keeps_the_partition_that_it_named_first(caplog):
+    inner = forging(partition=7)
+    honest, grid = inner.spoil, SparseGrid(inner)
+    for number, inner.spoil in enumerate((None, honest, honest), start=1):
+        grid.send_and_receive([request(node, number) for node in (1, 2)])
+        assert [result.partition for result in grid.take_results()] == [0, 1]
+        grid.accept(record(model()))
+    assert caplog.text.count("node 1 says that it holds partition 7, which is not the one that it named before") == 2
+
+
 def test_sums_are_over_all_nodes_and_of_what_crossed():
     grid = Watched(app(Sparsify(PHONE, TopK(), Count(5))), 3)
     found = metrics_of(grid)

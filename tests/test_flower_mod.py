@@ -26,8 +26,9 @@ from joulewise.codec import decode
 from joulewise.compress import ClientState, ErrorFeedback
 from joulewise.devices import load_device
 from joulewise.errors import LayoutError, ProfileError, RuleError, StateError, UpdateError
-from joulewise.flower import ContextStore, MemoryStore, Sparse, Sparsify, wire
+from joulewise.flower import ContextStore, MemoryStore, Sparse, SparseGrid, Sparsify, wire
 from joulewise.flower.inprocess import InProcessGrid
+from joulewise.flower.notes import ACCEPTED
 from joulewise.layout import Layout
 from joulewise.marginal import marginal_prices
 from joulewise.prices import price
@@ -371,6 +372,21 @@ def test_configuration_of_two_records_still_says_what_was_accepted():
     (reply,) = grid.send_and_receive([request(number=2, config=config)])
     sent = decode(payloads(reply)[0].data, Layout.of(model())).dense()
     assert np.array_equal(sent + store.states[1, 1].residual, update(2, 0) + kept)
+
+
+@pytest.mark.parametrize("config", [{}, {"a": {"lr": 0.5, "server-round": 2}, "b": {}}])
+def test_an_app_finds_its_configuration_as_its_strategy_wrote_it(config):
+    def seeing(message, context, call_next):
+        seen.append({key: dict(own) for key, own in message.content.config_records.items()})
+        return call_next(message, context)
+
+    seen, inner = [], Watched(app(dense(), seeing), 1)
+    grid = SparseGrid(inner)
+    for _ in range(3):
+        grid.send_and_receive([request(config={key: ConfigRecord(own) for key, own in config.items()})])
+        grid.accept(record(model()))
+    assert ACCEPTED in next(iter(inner.requests[-1][0].content.config_records.values()))
+    assert seen == [config] * 3
 
 
 def test_metrics_that_are_not_numbers_are_no_losses():

@@ -17,7 +17,8 @@ from joulewise.compress import Compressor
 from joulewise.errors import FederationError, StudyError, UpdateError
 from joulewise.flower import Sparsify, inprocess
 from joulewise.flower import app as studies
-from joulewise.flower.app import AVERAGING, StrategyChoice, federate
+from joulewise.flower.app import federate
+from joulewise.flower.choice import AVERAGING, StrategyChoice
 from joulewise.flower.rounds import Invited, Round, participants, play, roster
 from joulewise.learning import IID, Digits, Examples
 from joulewise.rules import Dense, Density, MinVariance, RandomK, TopK

@@ -15,8 +15,9 @@ from joulewise import plan_figure, rowfile, theory
 from joulewise.errors import ArgumentError
 from joulewise.ledger import total
 from joulewise.modelfile import load_layout, load_update
-from joulewise.plan import VALUE_BITS, Plan, plan
+from joulewise.plan import Plan, plan
 from joulewise.recorder import Recorder, wanted
+from joulewise.rounding import VALUE_BITS
 from joulewise.rules import CWMP, Bytes, Count, Dense, Density, Joules, MinVariance, Price, Projection, RandomK, TopK
 
 LTE = jw.load_device("phone-lte-2021")

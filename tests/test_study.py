@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from joulewise import study
 from joulewise.compress import ErrorFeedback
 from joulewise.errors import ProfileError, StudyError
-from joulewise.flower.app import StrategyChoice
+from joulewise.flower.choice import StrategyChoice
 from joulewise.learning import IID, MLP, Dirichlet
 from joulewise.rules import BUDGETS, CWMP, LEGAL, RULES, Count, Dense, Density, Joules, RandomK
 from joulewise.study import Choice, Study, expand, load

@@ -174,7 +174,8 @@ class Layout:
 
     def counts(self, indices: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
         """How many of the ascending `indices` lie in each tensor: int64[tensors]."""
-        return np.diff(np.searchsorted(indices, self.offsets.astype(np.uint32)))
+        edges = np.searchsorted(indices, self.offsets.astype(np.uint32))
+        return edges[1:] - edges[:-1]
 
     def name_of(self, index: int) -> str:
         """Name of the tensor that holds coordinate `index` of the flat vector."""

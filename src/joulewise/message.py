@@ -62,7 +62,7 @@ class Brief:
 
     def attempt(self, budget: Budget | None, priced: Costs, seed: int | None) -> Draft:
         """Select under a budget at these prices, blocks left out, and encode."""
-        rng = None if seed is None else np.random.default_rng(seed)
+        rng = np.random.default_rng(seed) if seed is not None and self.rule.random else None
         reach = REACH if isinstance(budget, Joules | Bytes) else 1.0
         chosen = choose(self.source, priced, self.rule, budget, rng, reach)
         encoded = encode_detailed(chosen.selection, self.costs.layout, self.values, self.whole)

@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 
 from joulewise.certificate import guaranteed_delta
-from joulewise.codec import ValueType
 from joulewise.costs import Costs
 from joulewise.devices import Device, Unit
 from joulewise.errors import ArgumentError
@@ -19,9 +18,9 @@ from joulewise.laws import Floats
 from joulewise.layout import Layout
 from joulewise.marginal import REFINEMENTS, SETTLED_BITS, TYPICAL_VALUE_BITS
 from joulewise.prices import Boundary, index_bits, price
+from joulewise.rounding import VALUE_BITS, ValueType
 from joulewise.rules import CWMP, Budget, Bytes, Count, Density, Joules, Projection, Ranked, Rule, TopK, check_pair
 
-VALUE_BITS: dict[ValueType, int] = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8}
 BUDGETS: tuple[Budget, ...] = tuple(map(Density, (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)))
 RULES: tuple[Rule, ...] = (TopK(), CWMP(), Projection())
 FIRST_DENSITY = 0.01

@@ -36,7 +36,8 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """What one client did in a round.
 
     Args:
-        partition: which part of the data it holds; names the client.
+        partition: which part of the data it holds; names the client. Below zero it is the id of a node that named a
+            partition of another node.
         examples: how many examples it trained on.
         bytes_up: bytes of its reply.
         bytes_down: bytes of the models, or changes, that it was sent since its last reply, evaluations included.

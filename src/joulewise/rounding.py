@@ -20,6 +20,8 @@ ValueType = Literal["float32", "float16", "bfloat16", "int8"]
 
 VALUE_TYPES: tuple[ValueType, ...] = get_args(ValueType)
 MANTISSA_BITS: dict[ValueType, int] = {"float32": 23, "float16": 10, "bfloat16": 7, "int8": 0}
+VALUE_BITS: dict[ValueType, int] = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8}
+"""Of a number in memory, which prices begin with."""
 HIGHEST_SYMBOL: dict[ValueType, int] = {"float32": 254, "float16": 254, "bfloat16": 254, "int8": 127}
 
 STEPS = 127

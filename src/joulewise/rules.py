@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from fractions import Fraction
+from decimal import Context, Decimal
 from typing import ClassVar, get_args
 
 import msgspec
@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from joulewise.errors import RuleError
+
+_EXACTLY = Context(prec=64)  # More digits than a share as written and a number of coordinates have together.
 
 Floats = npt.NDArray[np.float64]
 
@@ -137,7 +139,7 @@ class Density(msgspec.Struct, frozen=True, tag_field="name", tag="Density", forb
 
     def count(self, n: int) -> int:
         """How many of n coordinates that is."""
-        return math.floor(Fraction(repr(float(self.fraction))) * n)
+        return int(_EXACTLY.multiply(Decimal(repr(float(self.fraction))), int(n)))
 
 
 class Joules(msgspec.Struct, frozen=True, tag_field="name", tag="Joules", forbid_unknown_fields=True):
@@ -199,7 +201,7 @@ def budget_text(budget: Budget | None) -> str:
     """
     if budget is None:
         return ""
-    (amount, *flags) = ((field.name, getattr(budget, field.name)) for field in msgspec.structs.fields(budget))
+    (amount, *flags) = ((name, getattr(budget, name)) for name in budget.__struct_fields__)
     text = f"{type(budget).__name__.lower()}={repr(amount[1]).removesuffix('.0')}"
     return " ".join([text, *(name for name, is_set in flags if is_set)])
 

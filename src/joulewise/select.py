@@ -208,6 +208,8 @@ def checked_vector(a: Any, layout: Layout, name: str = "a") -> Vector:
         raise UpdateError(f"{name} has elements of type {vector.dtype}, but an update is of real numbers")
     if vector.shape != (layout.n,):
         raise UpdateError(f"{name} has shape {vector.shape}, but the costs are for ({layout.n},)")
+    if vector.dtype == np.float32 and vector.flags.c_contiguous and vector.flags.aligned:
+        return vector
     with np.errstate(over="ignore"):  # Becomes infinity, which is refused by name below.
         return np.require(vector, np.float32, ("C_CONTIGUOUS", "ALIGNED"))
 

@@ -15,7 +15,8 @@ from joulewise import labels, studyfile
 from joulewise.compress import Compressor, ErrorFeedback
 from joulewise.devices import load_device
 from joulewise.errors import ProfileError, RuleError, StudyError
-from joulewise.flower.app import Arm, StrategyChoice
+from joulewise.flower.app import Arm
+from joulewise.flower.choice import StrategyChoice
 from joulewise.learning import Data, Model, Partition, Training
 from joulewise.rounding import ValueType
 from joulewise.rules import LEGAL, Budget, Dense, Rule, budget_text

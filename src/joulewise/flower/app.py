@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import logging
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.serverapp import strategy as strategies
 
 from joulewise import learning
 from joulewise.compress import Compressor
 from joulewise.devices import Unit, load_device
 from joulewise.errors import StudyError
 from joulewise.flower import inprocess, snapshot, wire
-from joulewise.flower.lossy import Lossy
+from joulewise.flower.choice import StrategyChoice
 from joulewise.flower.mod import Sparsify
 from joulewise.flower.rounds import Invited, Round, participants, play, roster
 from joulewise.flower.state import AbstractStore, ContextStore, MemoryStore
@@ -40,50 +36,6 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 NODES_UP_S = 60.0
 """How long Flower's simulation may take to register its nodes."""
-
-AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad")
-
-
-SETTLED = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
-"""A strategy trains on all nodes that it is shown; who is shown, and evaluation, are the study's."""
-
-
-class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of Flower's strategies that average all replies, and its options.
-
-    Args:
-        name: as in ``flwr.serverapp.strategy``.
-        options: arguments of the strategy; ``fraction_train`` is the share of clients in each round.
-        downlink: what clients are sent of a new model, as in `joulewise.flower.SparseGrid`.
-    """
-
-    name: Literal["FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad"] = "FedAvg"
-    options: dict[str, float | int | bool] = {}
-    downlink: Literal["off", "lossless"] | Lossy = "off"
-
-    def __post_init__(self) -> None:
-        known = set(inspect.signature(getattr(strategies, self.name)).parameters) - {"self"}
-        unknown = sorted(set(self.options) - known)
-        if unknown:
-            raise ValueError(f"options has {unknown[0]!r}, which {self.name} does not take; it takes {sorted(known)}")
-        settled = sorted(set(self.options) & SETTLED.keys() - {"fraction_train"})
-        if settled:
-            raise ValueError(f"options has {settled[0]!r}, which a study settles itself; leave it out")
-        if not 0 < self.fraction <= 1:
-            raise ValueError(f"options.fraction_train must be above 0 and at most 1, but is {self.fraction}")
-
-    @property
-    def fraction(self) -> float:
-        """Share of the clients that take part in each round."""
-        return float(self.options.get("fraction_train", 1.0))
-
-    def make(self) -> strategies.Strategy:
-        """The strategy; it trains on all nodes that it is shown and leaves evaluation to the study."""
-        made: strategies.Strategy = getattr(strategies, self.name)(**(dict(self.options) | SETTLED))
-        return made
-
-    def __hash__(self) -> int:
-        return hash((self.name, tuple(sorted(self.options.items())), self.downlink))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +120,7 @@ def federate(
     record = None if record is None else record.of(arm.name, seed)
     rounds = _on_ray(arm, seed, compute, record) if engine == "ray" else _in_process(arm, seed, compute, resume, record)
     # Closed at once, whatever happens: an engine that is no longer wanted must not go on.
-    with _quiet_flower(), contextlib.closing(rounds):
+    with inprocess.quiet(), contextlib.closing(rounds):
         began = time.perf_counter()
         for finished, checkpoint in rounds:
             server = _evaluated(arm, seed, finished, compute)
@@ -280,7 +232,7 @@ def _multiply_accumulates(arm: Arm) -> float | None:
 
 def _train(message: Message, context: Context, arm: Arm, seed: int, compute: Compute) -> Message:
     learning.use_threads(arm.training.threads)
-    config = next(iter(message.content.config_records.values()))
+    config = wire.of_kind(message.content, ConfigRecord)[0]
     partition, number = int(str(context.node_config["partition-id"])), int(str(config["server-round"]))
     examples = _parts(arm.data, seed)[partition]
     module = _module(arm.model, arm.data, seed)
@@ -341,15 +293,3 @@ def _new_module(model: Model, data: Data, seed: int) -> learning.Module:
     dataset = _dataset(data)
     _, channels, height, width = dataset.train.images.shape
     return learning.build(model, channels, height, width, dataset.classes, seed)
-
-
-@contextlib.contextmanager
-def _quiet_flower() -> Iterator[None]:
-    """Flower logs every round and every error; a study has its own display, and errors reach its caller."""
-    logger = logging.getLogger("flwr")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

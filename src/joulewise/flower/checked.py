@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, Error, Message
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
 
 from joulewise.errors import FederationError, PayloadError
 from joulewise.flower import wire
@@ -124,13 +124,13 @@ def metric_problems(replies: Mapping[str, Message], expected: Expected) -> dict[
 
 def examples(reply: Message) -> int:
     """How many examples a reply says that it used; 0 where it does not."""
-    metrics = {name: value for record in reply.content.metric_records.values() for name, value in record.items()}
+    metrics = {name: value for record in wire.of_kind(reply.content, MetricRecord) for name, value in record.items()}
     counts = (metrics.get(name) for name in EXAMPLES)
     return next((int(count) for count in counts if isinstance(count, int | float)), 0)
 
 
 def _metric_problem(reply: Message, expected: Expected) -> str | None:
-    records = list(reply.content.metric_records.values())
+    records = wire.of_kind(reply.content, MetricRecord)
     if expected.alike and len(records) != 1:
         return f"it has {len(records)} records of metrics, but the strategy expects 1"
     metrics = {name: value for record in records for name, value in record.items()}
@@ -154,7 +154,8 @@ def _form(reply: Message) -> Form:
     return tuple(
         sorted(
             (key, name, len(value) if isinstance(value, list) else -1)
-            for key, record in reply.content.metric_records.items()
+            for key, record in reply.content.items()
+            if isinstance(record, MetricRecord)
             for name, value in record.items()
         )
     )
@@ -194,14 +195,13 @@ def check_dense(record: ArrayRecord | None, reply: Message) -> None:
     Raises:
         PayloadError: it does not.
     """
-    own = reply.content.array_records
+    own = wire.of_kind(reply.content, ArrayRecord)
     if record is None:
-        check_finite(own.values())
+        check_finite(own)
         return
     if len(own) != 1:
         raise PayloadError(f"it holds {len(own)} records of arrays, but was asked for the 1 that it was sent")
-    ((key, arrays),) = own.items()
-    reply.content[key] = like(arrays, record)
+    reply.content[wire.array_key(reply.content)] = like(own[0], record)
 
 
 def check_finite(records: Iterable[ArrayRecord]) -> None:
@@ -212,7 +212,8 @@ def check_finite(records: Iterable[ArrayRecord]) -> None:
     """
     for record in records:
         for name, array in record.items():
-            _read(name, array)
+            _described(name, array)
+            _finite(name, array)
 
 
 def _alike(name: str, array: Array, base: Array) -> Array:
@@ -223,12 +224,12 @@ def _alike(name: str, array: Array, base: Array) -> Array:
         raise PayloadError(f"its array {name!r} has shape {shape}, but the model that was sent has {wanted_shape}")
     if dtype != wanted and not np.can_cast(dtype, wanted, "same_kind"):
         raise PayloadError(f"its array {name!r} has elements of {dtype}, but the model that was sent has {wanted}")
-    values = _read(name, array)
+    values = _finite(name, array)
     if dtype == wanted:
         return array
     with np.errstate(over="ignore"):  # What is too large for the narrower type is seen below.
         narrowed = wire.packed(values.astype(wanted))
-    _read(name, narrowed)
+    _finite(name, narrowed)
     return narrowed
 
 
@@ -239,8 +240,7 @@ def _described(name: str, array: Array) -> tuple[np.dtype[Any], tuple[int, ...]]
         raise PayloadError(f"its array {name!r} cannot be read: {error}") from None
 
 
-def _read(name: str, array: Array) -> npt.NDArray[Any]:
-    _described(name, array)
+def _finite(name: str, array: Array) -> npt.NDArray[Any]:
     values = wire.view(array)
     if values.dtype.kind in "fc" and not np.isfinite(values).all():
         raise PayloadError(f"its array {name!r} holds NaN or infinity")

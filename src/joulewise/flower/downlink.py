@@ -2,7 +2,7 @@
 
 A request names the version of its model; a node that runs `Sparsify` keeps that model and says in its reply that it
 holds it. From then on it gets what changed since, and a node that turns out to hold nothing gets the whole model at
-once. Nodes that have not said so never get changes.
+once. Nodes that have not said so never get changes, and those that answer without saying so are not asked again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from joulewise.errors import FederationError, RuleError
 from joulewise.flower import patch, wire
 from joulewise.flower.checked import refusal
 from joulewise.flower.lossy import Lossy, followed
+from joulewise.flower.nodes import Nodes
 from joulewise.flower.notes import BEFORE, HELD, MISSING, VERSION, noted
 from joulewise.flower.parcels import Booked, Changes, Download, Model, Parcel, changes_alone, deliver, model_of
 from joulewise.flower.patch import Positions, Version
@@ -29,8 +30,6 @@ from joulewise.flower.versions import WORTH, Versions
 from joulewise.layout import Kind
 
 Setting = Literal["off", "lossless"] | Lossy
-
-MOST_CHANGES = 8
 
 _log = logging.getLogger("joulewise")
 
@@ -44,18 +43,17 @@ class Downlink:
 
     Attributes:
         downloads: what the last exchange sent, for whoever keeps books.
+        nodes: what is known of each.
     """
 
     def __init__(self, setting: Setting, kinds: Mapping[str, Kind]) -> None:
         self.setting = checked(setting)
         self.downloads: tuple[Download, ...] = ()
+        self.nodes = Nodes()
         self._kinds = dict(kinds)
         self._versions = Versions()
         self._last_public: ArrayRecord | None = None  # Not always the newest version: it may be an older one again.
         self._followed: bytes | None = None  # Checksum of the server's model that the public one has last followed.
-        self._held: dict[int, Version | None] = {}  # Nodes that run Sparsify.
-        self._unbooked: dict[int, int] = {}
-        self._changed: dict[int, tuple[Positions, ...] | None] = {}
         self._told = False
         self._lock = threading.Lock()  # Legacy servers ask each client from a thread of its own.
 
@@ -92,20 +90,16 @@ class Downlink:
         self.downloads = downloads
         return [parcel.request for parcel in sent], replies, downloads
 
-    def book(self, node: int) -> Booked:
-        """What a node was sent since this was last asked for; it has answered with a compressed reply."""
-        self._held.setdefault(node, None)
-        changed = self._changed.get(node)
-        if node in self._changed:
-            self._changed[node] = ()
-        return Booked(self._unbooked.pop(node, 0), changed, self._versions.form)
+    def book(self, node: int, flash: bool) -> Booked:
+        """What a node was sent since this was last asked for; it has answered with a compressed reply.
 
-    def watch(self, node: int, flash: bool) -> None:
-        """Whether to remember which elements this node's next models change: it matters where weights lie in flash."""
-        if flash:
-            self._changed.setdefault(node, ())
-        else:
-            self._changed.pop(node, None)
+        Args:
+            node: which.
+            flash: whether its weights lie in flash, so that it matters which elements its next models change.
+        """
+        booked = self.nodes.book(node, self._versions.form)
+        self.nodes.watch(node, flash)
+        return booked
 
     def refuse_whole(self, node: int) -> None:
         """A whole model came back from a node.
@@ -113,8 +107,8 @@ class Downlink:
         Raises:
             FederationError: the node was sent the public model of a lossy downlink, to which the rest would be lost.
         """
-        if isinstance(self.setting, Lossy) and node in self._held:
-            self._held.pop(node)
+        if isinstance(self.setting, Lossy) and node in self.nodes.held:
+            self.nodes.lacks_the_mod(node)
             raise FederationError(
                 "it answers with a whole model, but was sent the public one of a lossy downlink, so that what nodes "
                 "have not been sent yet would be lost; put Sparsify first in its mods, or use downlink='lossless'"
@@ -144,7 +138,7 @@ class Downlink:
         # Where everything changes, the next model will be sent whole too: nodes need not keep this one.
         share = self._versions.share if version == self._versions.newest else None
         moved = share is not None and share > WORTH
-        if moved and self._held and not self._told:  # Where no node runs Sparsify, there is nothing to spare.
+        if moved and self.nodes.held and not self._told:  # Where no node runs Sparsify, there is nothing to spare.
             self._told = True
             _log.warning(
                 "the new model differs from the one before in %.0f %% of its elements, so nodes are sent it whole: "
@@ -168,9 +162,9 @@ class Downlink:
         if record is None:
             return Parcel(request, request.content)
         node, model = request.metadata.dst_node_id, models[id(record)]
-        if node not in self._held:  # It may have no Sparsify: then its reply is a model, and not for a public one.
+        if node not in self.nodes.held:  # It may have no Sparsify: then its reply is a model, and not for a public one.
             return self._parcel(request, model, model.own)
-        changes = self._changes(self._held[node], model)
+        changes = self._changes(self.nodes.held[node], model)
         if changes is None:
             return self._parcel(request, model, model.public)
         return self._parcel(request, model, changes_alone(changes), changes.positions)
@@ -188,21 +182,20 @@ class Downlink:
 
     def _parcel(self, request: Message, model: Model, sent: ArrayRecord, changed: Positions | None = None) -> Parcel:
         node, size = request.metadata.dst_node_id, wire.size_of(sent)
-        if node in self._changed:
-            self._changed[node] = _further(self._changed[node], changed)
+        before = self.nodes.sent(node, size, changed)
         notes: dict[str, str | int] = {}
-        if model.version is not None:
+        if model.version is not None and self.nodes.may_hold(node):
             other = sent is model.own and model.own is not model.public  # Of which there is no version.
             notes[VERSION] = str(model.version) if model.keep and not other else ""
-        before = self._unbooked.get(node, 0) if node in self._held else 0
         if before and wire.is_train(request):
             notes[BEFORE] = before
-        self._unbooked[node] = before + size
-        content = noted(request.content, notes, node in self._held)
+        content = noted(request.content, notes, node in self.nodes.held)
+        asks = VERSION in notes and content is not request.content
         if sent is not model.own:
-            content = RecordDict({**content, wire.array_key(content): sent})
+            content = content.copy()
+            content[wire.array_key(content)] = sent
         download = Download(node, request.metadata.message_type, *wire.crossing(content), patch.CHANGES not in sent)
-        return Parcel(request, content, model, download)
+        return Parcel(request, content, model, download, asks)
 
     def _changes(self, held: Version | None, model: Model) -> Changes | None:
         if held is None or model.version is None:
@@ -240,8 +233,8 @@ class Downlink:
 
     def _failed(self, download: Download, reply: Message) -> None:
         """A node failed: it may hold this model or the one before, or no longer run Sparsify."""
-        if reply.metadata.src_node_id == download.node and download.node in self._held:
-            self._held[download.node] = None
+        if reply.metadata.src_node_id == download.node and download.node in self.nodes.held:
+            self.nodes.holds(download.node, None)
 
     def _heard(self, parcel: Parcel, reply: Message) -> str | None:
         """Take the notes of a node out of its reply; why it could not use what it was sent."""
@@ -253,13 +246,13 @@ class Downlink:
             if not note:
                 del reply.content[wire.RECORD]
         if isinstance(held, str):
-            self._held[node] = Version.parse(held)
-        elif parcel.model is not None and parcel.model.version is not None and node in self._held:
+            self.nodes.holds(node, Version.parse(held))
+        elif parcel.asks:
             compressed = wire.only_arrays(reply.content)
             if wire.is_train(reply) and compressed is not None and wire.PAYLOAD in compressed:
-                self._held[node] = None
-            elif not isinstance(self.setting, Lossy):
-                self._held.pop(node)  # Sparsify is gone.
+                self.nodes.holds(node, None)
+            elif node not in self.nodes.held or not isinstance(self.setting, Lossy):
+                self.nodes.lacks_the_mod(node)  # Or Sparsify is gone.
         return wire.one_line(reason) if isinstance(reason, str) else None
 
     # What a checkpoint holds.
@@ -267,11 +260,7 @@ class Downlink:
     def packed(self, partitions: Mapping[int, int]) -> dict[str, npt.NDArray[Any]]:
         """As named arrays, nodes by partition."""
         packed = {f"versions/{name}": array for name, array in self._versions.packed().items()}
-        for node, partition in partitions.items():
-            if node in self._held:
-                packed[f"held/{partition}"] = np.array(str(self._held[node] or ""))
-            if node in self._unbooked:
-                packed[f"unbooked/{partition}"] = np.array(self._unbooked[node])
+        packed |= self.nodes.packed(partitions)
         if self._followed is not None:
             packed["followed"] = np.frombuffer(self._followed, np.uint8)
         return packed
@@ -282,26 +271,13 @@ class Downlink:
             name.removeprefix("versions/"): array for name, array in packed.items() if name.startswith("versions/")
         }
         self._versions = Versions.unpacked(parts) if parts else Versions()
-        for name, array in packed.items():
-            what, _, partition = name.partition("/")
-            if what == "held":
-                self._held[nodes[int(partition)]] = Version.parse(array.item())
-            elif what == "unbooked":
-                self._unbooked[nodes[int(partition)]] = int(array)
+        self.nodes.unpack(packed, nodes)
         self._followed = packed["followed"].tobytes() if "followed" in packed else None
 
     @property
     def versions(self) -> tuple[Version, ...]:
         """The versions that are kept, from old to new."""
         return tuple(step.version for step in self._versions.steps)
-
-
-def _further(before: tuple[Positions, ...] | None, changed: Positions | None) -> tuple[Positions, ...] | None:
-    """What a node's models have changed, with one more; None for everything."""
-    if before is None or changed is None:
-        return None
-    # A node that is only asked to evaluate would gather more and more.
-    return (*before, changed) if len(before) < MOST_CHANGES else (patch.union((*before, changed)),)
 
 
 def checked(setting: object) -> Setting:

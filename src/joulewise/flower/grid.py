@@ -10,28 +10,25 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import msgspec
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
-from joulewise.codec import Decoded, decode
+from joulewise.codec import decode
 from joulewise.errors import JoulewiseError, PayloadError
 from joulewise.flower import checked, local, wire
-from joulewise.flower.averaging import Touched
+from joulewise.flower.books import Books
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Downlink, Setting
 from joulewise.flower.metering import Crossed, Exchange, Pricing
-from joulewise.flower.parcels import Booked, Download
+from joulewise.flower.notes import ACCEPTED, noted
+from joulewise.flower.parcels import Download
 from joulewise.flower.received import Base
+from joulewise.flower.underway import UnderWay
 from joulewise.layout import Kind
 from joulewise.results import ClientResult
 
 Bases = dict[tuple[int, tuple[str, ...]], Base]
 """What replies are added to, by the record that was sent and by what stayed on the client."""
-
-MOST_BOOKED = 100_000
-"""Replies that are remembered where nobody takes the books."""
 
 _ACCEPTED: WeakKeyDictionary[Grid, dict[int, int]] = WeakKeyDictionary()
 """By the Grid that moves messages: nodes go on with what they hold where a second strategy starts on it."""
@@ -81,17 +78,10 @@ class SparseGrid(Grid):
         self.downlink = Downlink(downlink, kinds or {})
         self._kinds = dict(kinds or {})
         self._most_payload_bytes = most_payload_bytes
-        self._pricing = pricing
-        self._exchanges: list[Exchange] = []
-        self._labels: list[tuple[str, str]] = []
+        self._books = Books(pricing)
         self._accepted = _accepted_over(grid)
-        self._waiting: dict[int, int] = {}
-        self._results: list[ClientResult] = []
-        self._types: dict[str, np.dtype[Any]] = {}
-        self._touched = Touched()
-        self._stayed: dict[str, Array] | None = None  # what no node of the round has sent, as it was sent to them
+        self._round = UnderWay()
         self._lock = threading.Lock()  # Legacy servers ask each client from a thread of its own.
-        self._batch: object = None  # what the train requests since the last `accept` belong to
         self.feedback = False
         self.expected = Expected()
 
@@ -112,18 +102,9 @@ class SparseGrid(Grid):
             requests = [self._addressed(message) for message in messages]
         requests, replies, downloads = self.downlink.exchange(self._grid, requests, timeout)
         with self._lock:
-            self._begin(next((request for request in requests if wire.is_train(request)), None))
+            if trains := [request for request in requests if wire.is_train(request)]:
+                self._round = self._round.asked(trains)
             return self._in_order(requests, replies, downloads)
-
-    def _begin(self, request: Message | None) -> None:
-        """Where train requests belong to another round than those before, what waited for `accept` was not used."""
-        if request is None:
-            return
-        number = next((record["server-round"] for record in _configs(request) if "server-round" in record), None)
-        batch = wire.only_arrays(request.content) if number is None else number
-        if self._batch is None or (batch is not self._batch and batch != self._batch):
-            self._waiting, self._stayed, self._touched = {}, None, Touched()
-        self._batch = batch
 
     def _in_order(
         self, requests: list[Message], replies: list[Message], downloads: tuple[Download, ...]
@@ -131,7 +112,7 @@ class SparseGrid(Grid):
         pairs = checked.paired(requests, replies)
         problems = self._problems(pairs)
         asked = Counter(request.metadata.dst_node_id for request in requests if wire.is_train(request))
-        asked.update(self._waiting)  # by an earlier call of this round
+        asked.update(self._round.waiting)  # by an earlier call of this round
         crossed = Crossed(downloads)
         bases: Bases = {}
         order = []
@@ -150,12 +131,12 @@ class SparseGrid(Grid):
             except JoulewiseError as error:
                 _log.warning("node %d: its reply is left out: %s", node, error)
                 answer = checked.refusal(request, str(error))
-            self._exchanges.append(replace(exchange, refused=answer.has_error()))
+            self._books.crossed(replace(exchange, refused=answer.has_error()))
             order.append((partition is None, partition or 0, node, answer))
-        unheard = [request for request in requests if request.metadata.message_id not in pairs]
-        self._exchanges += [crossed.exchange(request, None) for request in unheard]
-        for books in (self._exchanges, self._labels, self._results):
-            del books[:-MOST_BOOKED]  # For whoever never takes them.
+        for request in requests:
+            if request.metadata.message_id not in pairs:
+                self._books.crossed(crossed.exchange(request, None))
+        self._books.trim()
         return [entry[-1] for entry in sorted(order, key=lambda entry: entry[:-1])]
 
     def accept(self, arrays: ArrayRecord, *, averaged: bool = False) -> ArrayRecord:
@@ -170,30 +151,21 @@ class SparseGrid(Grid):
             The arrays in the element types that were sent to the clients; averaging turns whole numbers, such
             as batch-norm counters, into float64. Tensors that stayed on every client are as they were.
         """
-        self._accepted.update(self._waiting)
-        self._waiting, self._batch = {}, None
-        touched, self._touched = self._touched, Touched()
-        arrays = local.restored(arrays, self._stayed or {})
-        named = wire.to_numpy(arrays)
-        cast = {name: _cast(array, self._types.get(name)) for name, array in named.items()}
-        cast = touched.restored(cast) if averaged else cast
-        return arrays if all(cast[name] is named[name] for name in named) else wire.to_record(cast)
+        done, self._round = self._round, UnderWay()
+        self._accepted.update(done.waiting)
+        return done.settled(arrays, averaged)
 
     def discard(self) -> None:
         """Say that an aggregation returned nothing: the replies of this round are not used."""
-        self._waiting, self._batch = {}, None
+        self._round = UnderWay()
 
     def take_results(self) -> tuple[ClientResult, ...]:
         """What the clients did since the last call, by partition."""
-        results = tuple(sorted(self._results, key=lambda result: result.partition))
-        self._results = []
-        return results
+        return self._books.take_results()
 
     def take_exchanges(self) -> tuple[tuple[Exchange, ...], tuple[tuple[str, str], ...]]:
         """What crossed since the last call, refused replies included; and the rules and budgets of compressed ones."""
-        taken = tuple(self._exchanges), tuple(self._labels)
-        self._exchanges, self._labels = [], []
-        return taken
+        return self._books.take_exchanges()
 
     @property
     def accepted(self) -> dict[int, int]:
@@ -207,19 +179,9 @@ class SparseGrid(Grid):
 
     def _addressed(self, message: Message) -> Message:
         """The request with this node's accepted number; strategies share one record between all nodes."""
-        if not wire.is_train(message):
-            return message
-        node, content = message.metadata.dst_node_id, message.content
-        base = wire.only_arrays(content)
-        if base is not None and base.keys() != self._types.keys():
-            self._types = wire.types_of(base)
-        if node not in self._accepted:
-            return message
-        # Some of Flower's mods want exactly one ConfigRecord, so one is made only where there is none.
-        key, config = next(iter(content.config_records.items()), (wire.RECORD, ConfigRecord()))
-        own = config.copy()
-        own[wire.ACCEPTED] = self._accepted[node]
-        message.content = RecordDict({**content, key: own})
+        number = self._accepted.get(message.metadata.dst_node_id)
+        if number is not None and wire.is_train(message):
+            message.content = noted(message.content, {ACCEPTED: number}, create=True)
         return message
 
     def _problems(self, pairs: dict[str, tuple[Message, Message]]) -> dict[str, str]:
@@ -244,8 +206,7 @@ class SparseGrid(Grid):
         if sent is None or record is None:
             checked.check_dense(record, reply)
             self.downlink.refuse_whole(request.metadata.dst_node_id)
-            self._touched.add_everything()
-            self._stayed = {}
+            self._round.add_whole()
             return None
         at = id(record), sent.local
         base = bases.get(at) or bases.setdefault(
@@ -266,28 +227,12 @@ class SparseGrid(Grid):
             )
         decoded = decode(sent.payload, base.layout)
         added = base.plus(decoded)
-        self._note(request, sent, base, record)
-        self._touched.add(base, decoded)
-        booked = self.downlink.book(node)
-        self._results.append(self._result(sent, decoded, base, booked, checked.examples(reply)))
-        self.downlink.watch(node, self._pricing is not None and self._pricing.in_flash(sent.device))
+        self._round.add(node, sent.sequence, base, decoded, record)
+        self.feedback = self.feedback or sent.feedback
+        booked = self.downlink.book(node, self._books.in_flash(sent.device))
         reply.content[wire.array_key(reply.content)] = added
         del reply.content[wire.RECORD]
-        return sent.result.partition
-
-    def _note(self, request: Message, sent: wire.Reply, base: Base, record: ArrayRecord) -> None:
-        stayed = {tensor.name: record[tensor.name] for tensor in base.layout.locals}
-        before = stayed if self._stayed is None else self._stayed
-        self._stayed = {name: array for name, array in stayed.items() if name in before}
-        self._waiting[request.metadata.dst_node_id] = sent.sequence
-        self.feedback = self.feedback or sent.feedback
-        self._labels.append((sent.rule, sent.budget))
-
-    def _result(self, sent: wire.Reply, decoded: Decoded, base: Base, booked: Booked, examples: int) -> ClientResult:
-        if self._pricing is not None:
-            return self._pricing.checked(sent, decoded, base.layout, booked, examples)
-        # Bytes are what arrived and what was sent here, whatever the node says.
-        return msgspec.structs.replace(sent.result, bytes_up=len(sent.payload), bytes_down=booked.size)
+        return self._books.used(node, sent, decoded, base.layout, booked, checked.examples(reply))
 
     # What follows hands over to the Grid within.
 
@@ -322,13 +267,3 @@ def _accepted_over(grid: Grid) -> dict[int, int]:
         return _ACCEPTED.setdefault(grid, {})
     except TypeError:  # A Grid that cannot be referred to weakly, or has no hash.
         return {}
-
-
-def _configs(request: Message) -> Iterable[ConfigRecord]:
-    return request.content.config_records.values()
-
-
-def _cast(array: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
-    if dtype is None or array.dtype == dtype:
-        return array
-    return (np.rint(array) if dtype.kind in "iu" else array).astype(dtype)

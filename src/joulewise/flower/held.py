@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 
 from joulewise.errors import PayloadError, StateError
 from joulewise.flower import patch, wire
-from joulewise.flower.notes import BEFORE, HELD, MISSING, VERSION, take
+from joulewise.flower.notes import ACCEPTED, BEFORE, HELD, MISSING, VERSION, take
 from joulewise.flower.patch import Positions, Version
 from joulewise.layout import Layout
 
@@ -60,6 +60,7 @@ class Receipt:
         missing: the answer of a node that cannot make the model of what it was sent.
         changed: which elements a received model has changed since the last training, over all arrays; None for all.
         form: of the model that they count in.
+        accepted: number of this node's last reply that was used; 0 for none.
     """
 
     size: int = 0
@@ -67,6 +68,7 @@ class Receipt:
     missing: Message | None = None
     changed: Positions | None = None
     form: patch.Form | None = None
+    accepted: int = 0
 
     def signed(self, reply: Message) -> Message:
         """The reply with the note of what this node holds."""
@@ -99,12 +101,12 @@ def receive(message: Message, context: Context, store: object, flash: bool = Fal
         flash: whether the node's weights lie in flash, so that it matters which of them are rewritten.
     """
     kind = message.metadata.message_type.split(".")[0]
-    record = wire.only_arrays(message.content) if kind in {"train", "evaluate"} and message.has_content() else None
+    if kind not in {"train", "evaluate"} or not message.has_content():
+        return Receipt()
+    notes, record = take(message), wire.only_arrays(message.content)
     if record is None:
         return Receipt()
-    size = wire.size_of(record)
-    notes = take(message)
-    size += before if isinstance(before := notes.get(BEFORE), int) else 0
+    size = wire.size_of(record) + _number(notes.get(BEFORE))
     version = Version.parse(notes.get(VERSION))
     try:
         opened = _opened(record, version, context, store)
@@ -116,7 +118,7 @@ def receive(message: Message, context: Context, store: object, flash: bool = Fal
     changed = _since_training(context, opened.changed, kind == "train") if flash else opened.changed
     note = None if VERSION not in notes else _kept(opened, context, store)
     form = None if changed is None or opened.held is None else patch.form_of(opened.held.record)
-    return Receipt(size, note, None, changed, form)
+    return Receipt(size, note, None, changed, form, _number(notes.get(ACCEPTED)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,12 +139,13 @@ def _opened(record: ArrayRecord, version: Version | None, context: Context, stor
     held = store.load_model(context) if isinstance(store, ModelStore) else None
     if held is None:
         raise StateError(f"it holds no model of this run, and was sent what changed since model {head.base.number}")
-    if held.version != head.base:
-        raise StateError(
-            f"it holds model {held.version.number}, and was sent what changed since model {head.base.number}"
-        )
-    made, changed = patch.apply(changes, held.record)
-    return _Opened(Held(head.version, made), changed, stored=head.version == head.base)
+    # Where its last reply was lost it holds a later model than its server knows. Changes hold the new bits wherever any
+    # model since has differed, so they lead from that one to the same model; the checksum decides.
+    try:
+        made, changed = patch.apply(changes, held.record)
+    except PayloadError as error:
+        raise PayloadError(f"it holds model {held.version.number}: {error}") from None
+    return _Opened(Held(head.version, made), changed, stored=head.version == held.version)
 
 
 def _kept(opened: _Opened, context: Context, store: object) -> str:
@@ -156,6 +159,10 @@ def _kept(opened: _Opened, context: Context, store: object) -> str:
         _warn(f"node {context.node_id} keeps no model, so that it will be sent whole ones: {error}")
         return ""
     return str(opened.held.version)
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 @lru_cache(maxsize=64)  # Once for each reason: it would come with every message.

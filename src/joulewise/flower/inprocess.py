@@ -5,10 +5,12 @@ Every name of Flower that is private or deprecated is used here and nowhere else
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -94,7 +96,7 @@ class InProcessGrid(Grid):
 
 
 def _own(content: RecordDict) -> RecordDict:
-    own = RecordDict()
+    own = content.copy()
     for key, record in content.items():
         own[key] = wire.parsed(record) if isinstance(record, ArrayRecord) else record.copy()
     return own
@@ -111,6 +113,18 @@ def _identify_process() -> None:
     except ImportError:
         return
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, 1, 1
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Flower logs every round and every error; a study has its own display, and errors reach its caller."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def simulate(

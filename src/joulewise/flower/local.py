@@ -90,7 +90,7 @@ def kept_back(reply: Message, patterns: Sequence[str]) -> Message:
         LayoutError: it holds one.
     """
     if patterns and reply.has_content():
-        for record in reply.content.array_records.values():
+        for record in wire.of_kind(reply.content, ArrayRecord):
             for name in matching(record, patterns):
                 raise LayoutError(
                     f"the app's answer holds the local tensor {name!r} in a form that Sparsify passes on as it is; "

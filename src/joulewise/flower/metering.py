@@ -36,10 +36,10 @@ from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
 from joulewise.residency import flash_of
 from joulewise.results import ClientResult
+from joulewise.rounding import VALUE_BITS, ValueType
 
 PREFIX = "joulewise."
 REQUEST_HEADER_BYTES = 940
-VALUE_BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,9 @@ class Exchange:
     @classmethod
     def of(cls, request: Message, reply: Message | None, downloads: Sequence[Download] | None = None) -> Exchange:
         """What crossed, before the reply is decoded; `downloads` are the models as they were really sent."""
-        down, fetched = _crossing(request)
-        if downloads is not None:
+        if downloads is None:
+            down, fetched = _crossing(request)
+        else:
             down, fetched = sum(each.bytes for each in downloads), sum(each.objects for each in downloads)
         up, sent = (0, 0) if reply is None else _crossing(reply)
         headers = REQUEST_HEADER_BYTES * (fetched + sent)
@@ -181,7 +182,7 @@ def _shipped(name: str) -> Device:
 
 
 @lru_cache(maxsize=64)
-def _costs(layout: Layout, device: Device, values: tuple[str, ...], boundary: Boundary) -> Costs:
+def _costs(layout: Layout, device: Device, values: tuple[ValueType, ...], boundary: Boundary) -> Costs:
     """Prices at any density: what a message took as encoded does not depend on it."""
     return price(layout, device, np.array([VALUE_BITS[each] for each in values]), boundary=boundary)
 

@@ -8,25 +8,24 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message, MetricRecord
 
 from joulewise.codec import ValueType
 from joulewise.compress import ClientState, Compressor, ErrorFeedback, Sent, settle
 from joulewise.costs import Costs
-from joulewise.devices import Device, load_device
-from joulewise.errors import LayoutError, ProfileError, RuleError, SettingError, StateError, UpdateError
+from joulewise.devices import Device
+from joulewise.errors import LayoutError, RuleError, StateError, UpdateError
 from joulewise.flower import checked, local, privacy, wire
 from joulewise.flower.held import Receipt, receive
-from joulewise.flower.metering import VALUE_BITS
-from joulewise.flower.settings import Settings
+from joulewise.flower.settings import Settings, loaded
 from joulewise.flower.state import AbstractStore, ContextStore
 from joulewise.layout import Arrays, Kind, Layout
 from joulewise.ledger import round_charges
 from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
 from joulewise.recorder import Recorder
-from joulewise.residency import flash_of
 from joulewise.results import ClientResult
+from joulewise.rounding import VALUE_BITS
 from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule, budget_text
 
 
@@ -112,7 +111,7 @@ class Sparsify:
         if wire.is_train(message):
             privacy.refuse_secure_aggregation(message)
         settings = self._settings.at(context)
-        receipt = receive(message, context, settings.store, _in_flash(settings))
+        receipt = receive(message, context, settings.store, settings.in_flash)
         if receipt.missing is not None:
             return receipt.missing
         return receipt.signed(_answer(message, context, call_next, receipt, settings))
@@ -148,10 +147,10 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
     before, after, config = received.arrays, _trained(reply, received.arrays), received.config
     layout, compressor = wire.layout_of(before, settings.all_kinds), settings.compressor
     partition = int(str(context.node_config.get("partition-id", context.node_id)))
-    device = _device_of(settings, partition)
+    device = settings.device(partition)
     costs = priced(layout, device, compressor, settings.boundary)
     state = _state(settings, context) or ClientState(fingerprint=layout.fingerprint)
-    state, fate = settle(state, int(str(config.get(wire.ACCEPTED, 0))), layout)
+    state, fate = settle(state, received.receipt.accepted, layout)
     if fate == "lost":
         logging.getLogger("joulewise").warning(
             "the server has accepted a later reply than this node remembers: its state was lost, and what it had "
@@ -214,35 +213,6 @@ def _result(  # noqa: PLR0913, PLR0917 (all that a result says)
     )
 
 
-@lru_cache(maxsize=64)
-def loaded(name: str) -> Device:
-    """A device by name or path, read once in each process."""
-    return load_device(name)
-
-
-def _device_of(settings: Settings, partition: int) -> Device:
-    names = settings.devices
-    if not names:
-        raise SettingError(
-            "no device is known, whose prices are asked for; give Sparsify(device=...), or joulewise.device in the run "
-            "config or node config"
-        )
-    if len(names) == 1:
-        return loaded(names[0])
-    if partition >= len(names):
-        raise ProfileError(
-            f"device names {len(names)} devices, but this node has partition-id {partition}; "
-            "give one device, or one for each partition"
-        )
-    return loaded(names[partition])
-
-
-def _in_flash(settings: Settings) -> bool:
-    """Whether the weights of a node may lie in flash, so that it matters which of them a received model changes."""
-    memories = [loaded(name).memory for name in settings.devices]
-    return any(memory is not None and flash_of(memory) is not None for memory in memories)
-
-
 def _check_budget(settings: Settings) -> None:
     budget = settings.compressor.budget
     if isinstance(budget, Joules) and budget.includes_fixed:
@@ -275,7 +245,7 @@ def _state(settings: Settings, context: Context) -> ClientState | None:
 
 
 def _configuration(message: Message) -> Mapping[str, object]:
-    records = message.content.config_records.values()
+    records = wire.of_kind(message.content, ConfigRecord)
     return {key: value for record in records for key, value in record.items()}
 
 
@@ -285,7 +255,7 @@ def _examples(reply: Message) -> float | None:
 
 
 def _metric(reply: Message, name: str) -> float | None:
-    values = [record[name] for record in reply.content.metric_records.values() if name in record]
+    values = [record[name] for record in wire.of_kind(reply.content, MetricRecord) if name in record]
     return float(values[0]) if values and isinstance(values[0], int | float) else None
 
 

@@ -1,4 +1,4 @@
-"""What server and nodes tell each other about the models that nodes hold, beside the models."""
+"""What server and nodes tell each other beside models and updates."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from joulewise.flower import wire
+
+ACCEPTED = "joulewise.accepted-sequence"
+"""In a train request: the number of the node's last reply that was used."""
 
 VERSION = "joulewise.version"
 """In a request: the version of its model, which the node should keep; empty: only say whether you could."""
@@ -28,12 +31,16 @@ def noted(content: RecordDict, notes: Mapping[str, str | int], create: bool) -> 
     Some of Flower's mods want exactly one ConfigRecord, so one is made only where there is none, and only for a node
     that knows what to do with it.
     """
-    key, config = next(iter(content.config_records.items()), (wire.RECORD, None))
-    if not notes or (config is None and not create):
+    if not notes:
         return content
-    own = ConfigRecord() if config is None else config.copy()
-    own.update(notes)
-    return RecordDict({**content, key: own})
+    found = ((key, record.copy()) for key, record in content.items() if isinstance(record, ConfigRecord))
+    key, config = next(found, (wire.RECORD, ConfigRecord() if create else None))
+    if config is None:
+        return content
+    config.update(notes)
+    made = content.copy()
+    made[key] = config
+    return made
 
 
 def take(message: Message) -> Mapping[str, object]:
@@ -41,7 +48,7 @@ def take(message: Message) -> Mapping[str, object]:
     found: dict[str, object] = {}
     kept: dict[str, Any] = {}
     for key, record in message.content.items():
-        notes = [name for name in (VERSION, BEFORE) if isinstance(record, ConfigRecord) and name in record]
+        notes = [name for name in (ACCEPTED, VERSION, BEFORE) if isinstance(record, ConfigRecord) and name in record]
         if notes and isinstance(record, ConfigRecord):
             found |= {name: record[name] for name in notes}
             record = ConfigRecord({name: value for name, value in record.items() if name not in notes})  # noqa: PLW2901

@@ -32,12 +32,21 @@ class Download:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parcel:
-    """A request as the strategy made it, and the content that goes over the link."""
+    """A request as the strategy made it, and the content that goes over the link.
+
+    Args:
+        request: in the words of the strategy.
+        content: what is sent instead of its own.
+        model: the model that it is about.
+        download: that model as it is sent.
+        asks: whether the content asks the node which model it holds.
+    """
 
     request: Message
     content: RecordDict
     model: Model | None = None
     download: Download | None = None
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -62,7 +62,8 @@ def _following(call_next: Callable[..., Message]) -> Iterator[object]:
     for _ in range(64):
         if not inspect.isfunction(current):
             return
-        held = inspect.getclosurevars(current).nonlocals
+        cells = zip(current.__code__.co_freevars, current.__closure__ or (), strict=True)
+        held = {name: cell.cell_contents for name, cell in cells}
         yield from held.values()
         inner = [value for name, value in held.items() if name.endswith("ffn")]
         if len(inner) != 1:
@@ -93,7 +94,7 @@ def compress(  # noqa: PLR0913, PLR0917 (those of `Compressor.compress`, and the
     Raises:
         UpdateError: as `Compressor.compress`.
     """
-    sent = compressor.compress(update, state, costs, np.random.default_rng(seed), whole)
+    sent = compressor.compress(update, state, costs, _generator(compressor, seed), whole)
     if most is None or (norm := _norm_of(sent, costs.layout)) <= most:
         return sent
     added = _added(compressor, update, state)
@@ -102,7 +103,7 @@ def compress(  # noqa: PLR0913, PLR0917 (those of `Compressor.compress`, and the
         factor *= most / norm * (1 - 1e-6)
         scaled = (added * factor).astype(np.float32)
         bare = replace(state, residual=None)
-        sent = compressor.compress(scaled, bare, costs, np.random.default_rng(seed), whole)
+        sent = compressor.compress(scaled, bare, costs, _generator(compressor, seed), whole)
         if (norm := _norm_of(sent, costs.layout)) <= most:
             break
     else:
@@ -125,6 +126,10 @@ def norm_left(config: Mapping[str, object], before: Arrays, after: Arrays, layou
         float(np.square(after[name].astype(np.float64) - before[name].astype(np.float64)).sum()) for name in names
     )
     return math.sqrt(max(0.0, float(norm) ** 2 - moved))
+
+
+def _generator(compressor: Compressor, seed: list[int]) -> np.random.Generator | None:
+    return np.random.default_rng(seed) if compressor.rule.random else None
 
 
 def _added(compressor: Compressor, update: Vector, state: ClientState) -> Vector:

@@ -27,7 +27,7 @@ class Sum(Array):
     def of(cls, base: Vector, indices: npt.NDArray[np.uint32], values: Vector, like: npt.NDArray[Any]) -> Sum:
         """The sum of `base`, flat, and of `values` at `indices`, in shape and element type of the array `like`."""
         made = cls.__new__(cls)
-        attributes = {"dtype": str(like.dtype), "shape": like.shape, "stype": wire.NUMPY}
+        attributes = {"dtype": wire.name_of(like.dtype), "shape": like.shape, "stype": wire.NUMPY}
         made.__dict__.update(attributes, _base=base, _indices=indices, _values=values)
         return made
 

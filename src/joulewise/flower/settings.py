@@ -18,11 +18,13 @@ from flwr.app import Context
 
 from joulewise.codec import VALUE_TYPES, ValueType
 from joulewise.compress import Compressor, ErrorFeedback
-from joulewise.errors import JoulewiseError, RuleError, SettingError
+from joulewise.devices import Device, load_device
+from joulewise.errors import JoulewiseError, ProfileError, RuleError, SettingError
 from joulewise.flower.state import AbstractStore, ContextStore, FileStore
 from joulewise.layout import Kind
 from joulewise.prices import Boundary
 from joulewise.recorder import Recorder
+from joulewise.residency import flash_of
 from joulewise.rules import Bytes, Count, Dense, Density, Joules, Price, Rule
 
 PREFIX = "joulewise."
@@ -62,6 +64,31 @@ class Settings:
         patterns: dict[str, Kind] = dict.fromkeys(self.local, "local")
         return patterns | {name: kind for name, kind in self.kinds if name not in patterns}
 
+    @property
+    def in_flash(self) -> bool:
+        """Whether a node's weights may lie in flash, so that it matters which of them a received model changes."""
+        memories = [loaded(name).memory for name in self.devices]
+        return any(memory is not None and flash_of(memory) is not None for memory in memories)
+
+    def device(self, partition: int) -> Device:
+        """The device of a partition.
+
+        Raises:
+            SettingError: nobody said which.
+            ProfileError: there are several, but none for this partition.
+        """
+        if not self.devices:
+            raise SettingError(
+                "no device is known, whose prices are asked for; give Sparsify(device=...), or joulewise.device in the "
+                "run config or node config"
+            )
+        if len(self.devices) > 1 and partition >= len(self.devices):
+            raise ProfileError(
+                f"device names {len(self.devices)} devices, but this node has partition-id {partition}; "
+                "give one device, or one for each partition"
+            )
+        return loaded(self.devices[partition if len(self.devices) > 1 else 0])
+
     def at(self, context: Context) -> Settings:
         """These settings as the run and the node of a context change them.
 
@@ -74,6 +101,12 @@ class Settings:
             if own:
                 found = _overridden(found, where, own)
         return found
+
+
+@lru_cache(maxsize=64)
+def loaded(name: str) -> Device:
+    """A device by name or path, read once in each process."""
+    return load_device(name)
 
 
 def _overridden(settings: Settings, where: str, own: tuple[tuple[str, Any], ...]) -> Settings:

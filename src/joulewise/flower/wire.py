@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from joulewise.errors import PayloadError
 from joulewise.layout import Kind, Layout
@@ -27,7 +27,6 @@ from joulewise.results import ClientResult
 SERIALIZATION = "joulewise.v1"
 PAYLOAD = "joulewise.payload"
 RECORD = "joulewise"
-ACCEPTED = "joulewise.accepted-sequence"
 LEGACY = "fitins.parameters"
 """Flower's key of the arrays in a train request of a legacy server."""
 
@@ -38,6 +37,8 @@ CHUNK_BYTES = 5 * 1024 * 1024
 """Of which Flower makes one object; larger arrays are cut up."""
 NUMPY = "numpy.ndarray"  # Flower's name of the serialization that `Array` does by itself: the npy format
 NPY_1_0 = b"\x93NUMPY\x01\x00"
+
+Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 _result = msgspec.json.Decoder(ClientResult)
 
@@ -71,9 +72,13 @@ def is_kind(message: Message, kind: str) -> bool:
 
 def only_arrays(content: RecordDict) -> ArrayRecord | None:
     """The one ArrayRecord of a message; None when there is none or more than one."""
-    # Not `content.array_records`, which copies the dictionary at each call.
-    records = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    records = of_kind(content, ArrayRecord)
     return records[0] if len(records) == 1 else None
+
+
+def of_kind(content: RecordDict, kind: type[Record]) -> list[Record]:
+    """The records of one kind. Not `content.array_records` and its like, which copy and check all at each call."""
+    return [record for record in content.values() if isinstance(record, kind)]
 
 
 class Parsed(Array):
@@ -146,7 +151,7 @@ def size_of(record: ArrayRecord) -> int:
 
 def crossing(content: RecordDict) -> tuple[int, int]:
     """Bytes of all arrays of a message, and the objects that Flower makes of it and moves one by one."""
-    sizes = [len(array.data) for record in content.array_records.values() for array in record.values()]
+    sizes = [len(array.data) for record in of_kind(content, ArrayRecord) for array in record.values()]
     chunks = sum(-(-size // CHUNK_BYTES) for size in sizes)
     return sum(sizes), 2 + len(content) + len(sizes) + chunks
 
@@ -194,7 +199,7 @@ def packed(array: npt.NDArray[Any]) -> Array:
     if array.dtype.hasobject or not array.flags.c_contiguous:
         return Array(array)
     data = _write_header(array.dtype, array.shape) + array.tobytes()
-    return Array(dtype=str(array.dtype), shape=array.shape, stype=NUMPY, data=data)
+    return Array(dtype=name_of(array.dtype), shape=array.shape, stype=NUMPY, data=data)
 
 
 # The same few headers come back in every message of a run.
@@ -221,6 +226,12 @@ def _write_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, description)
     return stream.getvalue()
+
+
+@lru_cache(maxsize=64)  # NumPy puts it together anew each time.
+def name_of(dtype: np.dtype[Any]) -> str:
+    """Flower's name of an element type."""
+    return str(dtype)
 
 
 def write(content: RecordDict, reply: Reply) -> None:

@@ -1,0 +1,83 @@
+"""The round that is under way: which replies wait to be used, and what becomes of the arrays that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message
+
+from joulewise.codec import Decoded
+from joulewise.flower import local, wire
+from joulewise.flower.averaging import Touched
+from joulewise.flower.received import Base
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """What is known of a round until it is accepted or discarded.
+
+    Args:
+        batch: what its train requests belong to: their round number, or the record that they share.
+        waiting: number of the last reply of each node.
+        types: element types of the models that were sent.
+        touched: coordinates that replies have moved.
+        stayed: what no node has sent, as it was sent to them; None where none has answered.
+    """
+
+    batch: object = None
+    waiting: dict[int, int] = field(default_factory=dict)
+    types: dict[str, np.dtype[Any]] = field(default_factory=dict)
+    touched: Touched = field(default_factory=Touched)
+    stayed: dict[str, Array] | None = None
+
+    def asked(self, requests: list[Message]) -> UnderWay:
+        """The round to which these train requests belong: this one, or a new one, where this one was not used."""
+        batch, own = _batch(requests[0]), self
+        if self.batch is None or (batch is not self.batch and batch != self.batch):
+            own = UnderWay(batch)
+        for record in _models(requests):
+            own.types |= wire.types_of(record)
+        return own
+
+    def add(self, node: int, sequence: int, base: Base, decoded: Decoded, record: ArrayRecord) -> None:
+        """A compressed reply can be used: its node, its number, what it changes, and the model that was sent."""
+        stayed = {tensor.name: record[tensor.name] for tensor in base.layout.locals}
+        before = stayed if self.stayed is None else self.stayed
+        self.stayed = {name: array for name, array in stayed.items() if name in before}
+        self.waiting[node] = sequence
+        self.touched.add(base, decoded)
+
+    def add_whole(self) -> None:
+        """A whole model can be used, which may have moved all of it."""
+        self.touched.add_everything()
+        self.stayed = {}
+
+    def settled(self, arrays: ArrayRecord, averaged: bool) -> ArrayRecord:
+        """What an aggregation returned, in the types that were sent; what nobody sent or moved is as it was."""
+        arrays = local.restored(arrays, self.stayed or {})
+        named = wire.to_numpy(arrays)
+        cast = {name: _cast(array, self.types.get(name)) for name, array in named.items()}
+        cast = self.touched.restored(cast) if averaged else cast
+        return arrays if all(cast[name] is named[name] for name in named) else wire.to_record(cast)
+
+
+def _batch(request: Message) -> object:
+    configs = wire.of_kind(request.content, ConfigRecord)
+    number = next((config["server-round"] for config in configs if "server-round" in config), None)
+    return wire.only_arrays(request.content) if number is None else number
+
+
+def _models(requests: Iterable[Message]) -> Iterable[ArrayRecord]:
+    """The models of requests, each once; usually all share one."""
+    found = [record for request in requests if (record := wire.only_arrays(request.content)) is not None]
+    return {id(record): record for record in found}.values()
+
+
+def _cast(array: npt.NDArray[Any], dtype: np.dtype[Any] | None) -> npt.NDArray[Any]:
+    if dtype is None or array.dtype == dtype:
+        return array
+    return (np.rint(array) if dtype.kind in "iu" else array).astype(dtype)
