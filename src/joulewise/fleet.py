@@ -13,75 +13,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from joulewise.allocations import Allocation as Allocation
 from joulewise.allocations import EqualCount as EqualCount
 from joulewise.allocations import EqualJoules as EqualJoules
 from joulewise.allocations import OnePrice as OnePrice
 from joulewise.allotment import Allotment as Allotment
-from joulewise.allotment import equal_parts, in_proportion
+from joulewise.allotment import equal_parts, in_proportion, within
 from joulewise.allotment import one_price as one_price
-from joulewise.curves import Curve
+from joulewise.claims import Known as Known
+from joulewise.claims import checked as checked
 from joulewise.errors import FederationError, PayloadError
 from joulewise.rules import Budget, Density, Joules
 
-GAIN = 1.0
 FURTHEST = 64.0
 """Times that the wanted energy may be off from the target, as far as one move of the price looks at it."""
-
-
-# ---------------------------------------------------------------- what is known
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the server knows of a client, from its last reply that was verified.
-
-    Args:
-        examples: that it trained on; its share of them is its weight in the average.
-        dense_j: what sending everything would cost it.
-        curve: what its masks cost at each price; with ``control="curves"``.
-        wanted_j: energy of all its coordinates worth at least the price of its last order, whatever its cap was; with
-            ``control="ascent"``, once it had a price.
-        margin: value per joule of what its last mask kept last (`Curve.price_at` of what it may spend); with ascent,
-            from which the first price follows.
-        exponent: p: 1 where values are magnitudes (CWMP), 2 where they are squares (Projection).
-    """
-
-    examples: int
-    dense_j: float
-    curve: Curve | None = None
-    wanted_j: float | None = None
-    margin: float | None = None
-    exponent: int = 1
-
-
-def checked(client: int, known: Known) -> Known:
-    """Refuse what a client cannot truly have said, so that it can be left out of a round.
-
-    Returns:
-        What is known, with `wanted_j` at most `dense_j`.
-
-    Raises:
-        PayloadError: a number is negative, not finite or out of range; the client is named.
-
-    Example:
-        >>> checked(7, Known(examples=10, dense_j=float("nan")))
-        Traceback (most recent call last):
-            ...
-        joulewise.errors.PayloadError: client 7 reports dense_j = nan, expected a finite number above 0
-    """
-    for name, value, fine in (
-        ("examples", known.examples, 0 <= known.examples <= 2**53),
-        ("dense_j", known.dense_j, 0 < known.dense_j < math.inf),
-        ("wanted_j", known.wanted_j, known.wanted_j is None or 0 <= known.wanted_j < math.inf),
-        ("margin", known.margin, known.margin is None or 0 <= known.margin < math.inf),
-    ):
-        if not fine:
-            above = "above 0" if name == "dense_j" else "of at least 0"
-            raise PayloadError(f"client {client} reports {name} = {value}, expected a finite number {above}")
-    if known.exponent not in {1, 2}:
-        raise PayloadError(f"client {client} reports exponent = {known.exponent}, expected 1 or 2")
-    return known if known.wanted_j is None else replace(known, wanted_j=min(known.wanted_j, known.dense_j))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +52,16 @@ class Books:
 class Order:
     """What one client may do in a round.
 
-    A client keeps everything worth at least `price`; where that costs more than `budget` the longest prefix that fits,
-    and where it costs less than `least_j` the longest prefix that fits into that.
+    A client keeps what the budget buys, and says at which energy it would have kept everything worth at least `price`.
 
     Args:
         budget: the cap, which an honest client never exceeds.
-        price: value per joule in the client's own terms, ``v / p_k^p``; None for none.
-        least_j: what may be spent below the price, too.
+        price: value per joule in the client's own terms, ``v / p_k^p``, at which it says what it wants; None for none,
+            then it says the margin of what it kept.
     """
 
     budget: Budget
     price: float | None = None
-    least_j: float = 0.0
 
 
 # ---------------------------------------------------------------- before a round
@@ -144,7 +89,7 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
         >>> known = {4: Known(100, dense_j=50.0), 9: Known(300, dense_j=50.0)}
         >>> orders, _ = hand_out(EqualJoules(share=0.1), Books(), known)
         >>> orders[4]
-        Order(budget=Joules(budget=5.0, includes_fixed=False, fill=False), price=None, least_j=0.0)
+        Order(budget=Joules(budget=5.0, includes_fixed=False, fill=False), price=None)
     """
     sound = {client: each and checked(client, each) for client, each in known.items()}
     if isinstance(allocation, EqualCount):
@@ -157,8 +102,7 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
         return orders, books
     budget_j = _budget(allocation, counted)
     if isinstance(allocation, EqualJoules):
-        most = [math.inf if each is None else each.dense_j for each in counted.values()]
-        shared = _capped(counted, equal_parts(budget_j, most).tolist())
+        shared = _capped(counted, equal_parts(budget_j, _ceilings(counted)).tolist())
     elif allocation.control == "curves":
         shared, books = _by_curves(allocation, books, counted, budget_j)
     else:
@@ -182,25 +126,30 @@ def _by_curves(
 ) -> tuple[dict[int, Order], Books]:
     """At one price, those without a curve in equal parts; what curves leave of the budget goes to all alike."""
     curves = {client: each.curve for client, each in known.items() if each is not None and each.curve is not None}
+    plain = {client: each for client, each in known.items() if client not in curves}
     equal = budget_j / len(known)
-    room = budget_j - equal * (len(known) - len(curves))
-    energies = dict.fromkeys(known, equal)
+    parts = equal_parts(equal * len(plain), _ceilings(plain)).tolist()
+    energies = dict(zip(plain, parts, strict=True))
     if curves:
         weights, exponent = _weights(known)
-        floors = [allocation.least_share * equal] * len(curves)
+        room, floors = budget_j - math.fsum(parts), [allocation.least_share * equal] * len(curves)
         found = one_price(list(curves.values()), [weights[client] for client in curves], exponent, room, floors)
         books = replace(books, price=found.price)
         energies |= dict(zip(curves, found.energies_j.tolist(), strict=True))
     # A curve of an earlier round may say that there is nothing to send: this one may have something.
     left = max(0.0, budget_j - math.fsum(energies.values())) / len(known)
-    parts = in_proportion(budget_j, [energy + left for energy in energies.values()], [0.0] * len(known))
-    return _capped(known, parts.tolist()), books
+    every = within(np.array([energies[client] + left for client in known]), budget_j)
+    return _capped(known, every.tolist()), books
+
+
+def _ceilings(known: Mapping[int, Known | None]) -> list[float]:
+    return [math.inf if each is None else each.dense_j for each in known.values()]
 
 
 def _by_ascent(
     allocation: OnePrice, books: Books, known: Mapping[int, Known | None], budget_j: float
 ) -> dict[int, Order]:
-    """What is left of all rounds so far, in proportion to what was wanted; below the price only the floor."""
+    """What is left of all rounds so far, in proportion to what was wanted at one price, and no less than the floor."""
     allowance = max(0.0, budget_j + books.allowed_j - books.spent_j)
     weights, exponent = _weights(known)
     floor = allocation.least_share * min(budget_j, allowance) / len(known)
@@ -212,8 +161,7 @@ def _by_ascent(
     caps = in_proportion(allowance, wants, [floor] * len(known)).tolist()
     orders = {}
     for client, cap in zip(known, caps, strict=True):
-        price = _own_price(client, books.price, weights[client], exponent)
-        orders[client] = Order(Joules(cap), price, min(floor, cap) if price is not None else 0.0)
+        orders[client] = Order(Joules(cap), _own_price(client, books.price, weights[client], exponent))
     return orders
 
 
@@ -320,11 +268,13 @@ def _moved(
     }
     caps = {client: each.budget.budget for client, each in orders.items() if isinstance(each.budget, Joules)}
     mine, total = math.fsum(caps.get(client, 0.0) for client in asked), math.fsum(caps.values())
-    wanted = math.fsum(max(orders[client].least_j, each) for client, each in asked.items())
-    a_round = books.allowed_j / books.rounds
-    target = a_round + GAIN * (books.allowed_j - books.spent_j)
-    target *= mine / total if total else 0.0
-    if not target > 0:
+    if not total or not mine:
+        return price
+    # One that wants less than its floor spends the floor.
+    floor = allocation.least_share * total / len(caps)
+    wanted = math.fsum(max(floor, each) for each in asked.values())
+    target = max(0.0, books.allowed_j / books.rounds + books.allowed_j - books.spent_j) * mine / total
+    if not target:
         return price
     ratio = min(FURTHEST, max(1.0 / FURTHEST, wanted / target))
     return min(1e300, max(1e-300, price * math.pow(ratio, allocation.step)))
