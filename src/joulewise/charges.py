@@ -19,8 +19,9 @@ MASK_TERMS = ("header", "kept", "optimizer", "persistence", "downlink_share", "b
 (`joulewise.costs.SEND_TERMS`); the optimizer's step, the rewritten flash, and what receivers pay for it; and what lines
 and pages add."""
 
-REPLY_TERMS = ("whole", "fixed")
-"""Charges of a reply whatever it keeps: buffers and tensors that are not float, and the link's fixed energy."""
+REPLY_TERMS = ("whole", "curve", "fixed")
+"""Charges of a reply whatever it keeps: buffers and tensors that are not float, the energy-price curve that a server
+asked for, and the link's fixed energy."""
 
 ROUND_TERMS = ("training", "selection", "residual", "downlink", "memory_update", "flash_update", "idle")
 """Charges of a client's round besides its reply."""
@@ -28,7 +29,7 @@ ROUND_TERMS = ("training", "selection", "residual", "downlink", "memory_update",
 TERMS = (*MASK_TERMS, *REPLY_TERMS, *ROUND_TERMS)
 """Every charge of one client in one round, in the order in which a table shows them."""
 
-UPLINK_TERMS = frozenset({"header", "kept", "whole", "fixed"})
+UPLINK_TERMS = frozenset({"header", "kept", *REPLY_TERMS})
 """Charges of sending a reply: the energy axis of a frontier."""
 
 DOWNLINK_TERM = "downlink"

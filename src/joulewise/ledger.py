@@ -102,6 +102,18 @@ def header_energy(encoded: Encoded, costs: Costs) -> float:
     return _loose_energy(encoded.header_bytes, costs)
 
 
+def curve_charge(curve_bytes: int, costs: Costs) -> tuple[Charge, ...]:
+    """What sending an energy-price curve costs, as bytes that belong to no tensor; nothing for none.
+
+    Example:
+        >>> curve_charge(0, Costs.of(np.full(9, 10.0), unit="relative"))
+        ()
+    """
+    if not curve_bytes:
+        return ()
+    return (Charge("curve", _loose_energy(curve_bytes, costs), costs.unit, "modelled", curve_bytes),)
+
+
 def downlink_charge(payload_bytes: int, device: Device, boundary: Boundary = "radio") -> tuple[Charge, ...]:
     """What receiving `payload_bytes` costs a device: marginal energy, with framing and retransmission.
 

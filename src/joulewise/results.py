@@ -48,6 +48,8 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         contrast: largest over smallest price of a coordinate, of the prices that its update was chosen by.
         accuracy: its own test accuracy, 0 to 1, where that was measured.
         loss: its training loss; None when unknown or not a finite number.
+        allowed: energy that its mask was allotted, in the unit of the charges; None where nobody allotted any.
+        price: value per joule that it was asked for, in its own terms; None for none.
     """
 
     partition: int
@@ -61,6 +63,8 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     contrast: float
     accuracy: float | None = None
     loss: float | None = None
+    allowed: float | None = None
+    price: float | None = None
 
     def __post_init__(self) -> None:
         _none_unless_finite(self, "loss")

@@ -15,6 +15,7 @@ from joulewise import labels, studyfile
 from joulewise.compress import Compressor, ErrorFeedback
 from joulewise.devices import load_device
 from joulewise.errors import ProfileError, RuleError, StudyError
+from joulewise.fleet import OnePrice
 from joulewise.flower.app import Arm
 from joulewise.flower.choice import StrategyChoice
 from joulewise.learning import Data, Model, Partition, Training
@@ -174,7 +175,8 @@ def _product(grid: Grid) -> Iterable[Choice]:
 
 
 def _arm(study: Study, choice: Choice) -> Arm:
-    compressor = _compressor(study.compressor, choice)
+    compressor, strategy = _compressor(study.compressor, choice), choice.strategy or study.strategy
+    _check_allocation(strategy, compressor)
     changes = {
         name: value for name in ("learning_rate", "local_epochs") if (value := getattr(choice, name)) is not None
     }
@@ -185,11 +187,28 @@ def _arm(study: Study, choice: Choice) -> Arm:
         data=msgspec.structs.replace(study.data, partition=partition),
         model=study.model,
         training=msgspec.structs.replace(study.training, **changes),
-        strategy=choice.strategy or study.strategy,
+        strategy=strategy,
         devices=_assign(devices, study.data.clients),
         compressor=compressor,
         rounds=study.rounds,
     )
+
+
+def _check_allocation(strategy: StrategyChoice, compressor: Compressor) -> None:
+    """An allocation hands out joules or densities in the place of an arm's budget, and a price needs a value."""
+    if strategy.allocation is None:
+        return
+    kind, rule = type(strategy.allocation).__name__, compressor.rule
+    if compressor.budget is None:
+        raise StudyError(
+            f"strategy.allocation = {kind} hands out energy, of which {type(rule).__name__} takes no budget; leave one of "
+            "them out"
+        )
+    if isinstance(strategy.allocation, OnePrice) and getattr(rule, "norm", None) is None:
+        raise StudyError(
+            f"strategy.allocation = {kind} needs a value per joule, which {type(rule).__name__} has not; use CWMP or "
+            "Projection, or another allocation"
+        )
 
 
 def _compressor(defaults: Defaults, choice: Choice) -> Compressor:

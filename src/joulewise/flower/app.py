@@ -135,7 +135,7 @@ Rounds = Generator[tuple[Round, dict[str, npt.NDArray[Any]] | None], None, None]
 def _in_process(arm: Arm, seed: int, compute: Compute, resume: Arrays | None, record: Recorder | None) -> Rounds:
     store, strategy = MemoryStore(), arm.strategy.make()
     inner = inprocess.InProcessGrid(client_app(arm, seed, compute, store, record), arm.data.clients)
-    grid = Invited(inner, arm.strategy.downlink)
+    grid = Invited(inner, arm.strategy.downlink, arm.strategy.allocation)
     nodes = roster(grid.inner, arm.data.clients)
     partitions = {node: partition for partition, node in nodes.items()}
     model, first = _initial(arm, seed), 1
@@ -146,12 +146,16 @@ def _in_process(arm: Arm, seed: int, compute: Compute, resume: Arrays | None, re
             store.states[state.run_id, nodes[partition]] = state
         snapshot.restore_downlink(resume, grid.downlink, store.models, nodes)
         snapshot.restore(strategy, resume)
+        if grid.allotter is not None and "allotted" in resume:
+            grid.allotter.unpack(resume["allotted"], nodes)
     for finished in play(strategy, grid, model, range(first, arm.rounds + 1), _guests(arm, seed, nodes)):
         accepted = {partitions[node]: last for node, last in grid.accepted.items()}
         states = {partitions[node]: state for (_, node), state in store.states.items()}
         packed = snapshot.pack(finished.number, finished.arrays, accepted, states, strategy, arm.strategy.make())
         if packed is not None and arm.strategy.downlink != "off":
             packed |= snapshot.pack_downlink(grid.downlink, store.models, partitions)
+        if packed is not None and grid.allotter is not None:
+            packed |= {"allotted": grid.allotter.pack(partitions)}
         yield finished, packed
 
 
@@ -161,7 +165,7 @@ def _on_ray(arm: Arm, seed: int, compute: Compute, record: Recorder | None) -> R
     stop = threading.Event()
 
     def main(inner: Grid) -> None:
-        grid = Invited(inner, arm.strategy.downlink)
+        grid = Invited(inner, arm.strategy.downlink, arm.strategy.allocation)
         guests = _guests(arm, seed, roster(inner, arm.data.clients, NODES_UP_S))
         model = _initial(arm, seed)
         for finished in play(arm.strategy.make(), grid, model, range(1, arm.rounds + 1), guests):

@@ -36,14 +36,24 @@ class Books:
         """A request was sent, and answered or not."""
         self._exchanges.append(exchange)
 
-    def used(self, node: int, sent: wire.Reply, decoded: Decoded, layout: Layout, booked: Booked, examples: int) -> int:
-        """A compressed reply was sound; the number of its client."""
+    def used(  # noqa: PLR0913, PLR0917 (all that a result says)
+        self,
+        node: int,
+        sent: wire.Reply,
+        decoded: Decoded,
+        layout: Layout,
+        booked: Booked,
+        examples: int,
+        allowed: float | None = None,
+        price: float | None = None,
+    ) -> int:
+        """A compressed reply was sound; the number of its client. `allowed` and `price` are what its mask was given."""
         number = self._number(node, sent.result.partition)
         if self._pricing is None:  # Bytes are what arrived and what was sent here, whatever the node says.
-            result = msgspec.structs.replace(sent.result, bytes_up=len(sent.payload), bytes_down=booked.size)
+            result = msgspec.structs.replace(sent.result, bytes_up=sent.size, bytes_down=booked.size)
         else:
             result = self._pricing.checked(sent, decoded, layout, booked, examples)
-        self._results.append(msgspec.structs.replace(result, partition=number))
+        self._results.append(msgspec.structs.replace(result, partition=number, allowed=allowed, price=price))
         self._labels.append((sent.rule, sent.budget))
         return number
 

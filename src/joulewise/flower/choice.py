@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import msgspec
 from flwr.serverapp import strategy as strategies
 
+from joulewise.fleet import Allocation
 from joulewise.flower.downlink import Setting
 
 Averaging = Literal["FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad"]
@@ -24,11 +25,13 @@ class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: as in ``flwr.serverapp.strategy``.
         options: arguments of the strategy; ``fraction_train`` is the share of clients in each round.
         downlink: what clients are sent of a new model, as in `joulewise.flower.SparseGrid`.
+        allocation: how the energy of a round's masks is divided among the clients, in the place of the arm's budget.
     """
 
     name: Averaging = "FedAvg"
     options: dict[str, float | int | bool] = {}
     downlink: Setting = "off"
+    allocation: Allocation | None = None
 
     def __post_init__(self) -> None:
         known = set(inspect.signature(getattr(strategies, self.name)).parameters) - {"self"}
@@ -52,4 +55,4 @@ class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return made
 
     def __hash__(self) -> int:
-        return hash((self.name, tuple(sorted(self.options.items())), self.downlink))
+        return hash((self.name, tuple(sorted(self.options.items())), self.downlink, self.allocation))

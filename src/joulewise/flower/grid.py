@@ -15,15 +15,17 @@ from flwr.serverapp import Grid
 
 from joulewise.codec import decode
 from joulewise.errors import JoulewiseError, PayloadError
+from joulewise.fleet import Allocation
 from joulewise.flower import checked, local, wire
+from joulewise.flower.allotter import Allotter
 from joulewise.flower.books import Books
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Downlink, Setting
 from joulewise.flower.metering import Crossed, Exchange, Pricing
-from joulewise.flower.notes import ACCEPTED, noted
+from joulewise.flower.notes import ACCEPTED, ORDER, noted
 from joulewise.flower.parcels import Download
 from joulewise.flower.received import Base
-from joulewise.flower.underway import UnderWay
+from joulewise.flower.underway import UnderWay, batch_of
 from joulewise.layout import Kind
 from joulewise.results import ClientResult
 
@@ -58,6 +60,8 @@ class SparseGrid(Grid):
         most_payload_bytes: a larger payload is refused; None for what the model's largest payload could have.
         pricing: devices that the server knows, to work out itself what replies cost; None to believe the nodes, as a
             study may, whose clients run its own code.
+        allocation: how the energy of a round's masks is divided among its nodes, in the place of their own budgets;
+            None to leave that to them. All train requests of a round then go out in one call.
 
     Attributes:
         feedback: whether a client has said that it remembers what it did not send.
@@ -73,12 +77,14 @@ class SparseGrid(Grid):
         downlink: Setting = "lossless",
         most_payload_bytes: int | None = None,
         pricing: Pricing | None = Pricing(),  # noqa: B008 (a frozen record)
+        allocation: Allocation | None = None,
     ) -> None:
         self._grid = grid
         self.downlink = Downlink(downlink, kinds or {})
         self._kinds = dict(kinds or {})
         self._most_payload_bytes = most_payload_bytes
         self._books = Books(pricing)
+        self.allotter = None if allocation is None else Allotter(allocation)
         self._accepted = _accepted_over(grid)
         self._round = UnderWay()
         self._lock = threading.Lock()  # Legacy servers ask each client from a thread of its own.
@@ -99,7 +105,7 @@ class SparseGrid(Grid):
             FederationError: the Grid gives messages no id.
         """
         with self._lock:
-            requests = [self._addressed(message) for message in messages]
+            requests = self._allotted([self._addressed(message) for message in messages])
         requests, replies, downloads = self.downlink.exchange(self._grid, requests, timeout)
         with self._lock:
             if trains := [request for request in requests if wire.is_train(request)]:
@@ -152,12 +158,16 @@ class SparseGrid(Grid):
             as batch-norm counters, into float64. Tensors that stayed on every client are as they were.
         """
         done, self._round = self._round, UnderWay()
+        if self.allotter is not None:
+            self.allotter.close()
         self._accepted.update(done.waiting)
         return done.settled(arrays, averaged)
 
     def discard(self) -> None:
         """Say that an aggregation returned nothing: the replies of this round are not used."""
         self._round = UnderWay()
+        if self.allotter is not None:
+            self.allotter.close()
 
     def take_results(self) -> tuple[ClientResult, ...]:
         """What the clients did since the last call, by partition."""
@@ -183,6 +193,16 @@ class SparseGrid(Grid):
         if number is not None and wire.is_train(message):
             message.content = noted(message.content, {ACCEPTED: number}, create=True)
         return message
+
+    def _allotted(self, requests: list[Message]) -> list[Message]:
+        """The requests with what each node's mask may cost."""
+        trains = [request for request in requests if wire.is_train(request)]
+        if self.allotter is not None and trains:
+            orders = self.allotter.ask([request.metadata.dst_node_id for request in trains], batch_of(trains[0]))
+            for request in trains:
+                order = orders[request.metadata.dst_node_id]
+                request.content = noted(request.content, {ORDER: order}, create=False)
+        return requests
 
     def _problems(self, pairs: dict[str, tuple[Message, Message]]) -> dict[str, str]:
         """What is wrong with the metrics of replies, by the id of the request."""
@@ -232,7 +252,13 @@ class SparseGrid(Grid):
         booked = self.downlink.book(node, self._books.in_flash(sent.device))
         reply.content[wire.array_key(reply.content)] = added
         del reply.content[wire.RECORD]
-        return self._books.used(node, sent, decoded, base.layout, booked, checked.examples(reply))
+        examples = checked.examples(reply)
+        if self.allotter is None:
+            return self._books.used(node, sent, decoded, base.layout, booked, examples)
+        given = self.allotter.allowed_j(node), self.allotter.price(node)
+        number = self._books.used(node, sent, decoded, base.layout, booked, examples, *given)
+        self.allotter.heard(node, number, sent, examples)
+        return number
 
     # What follows hands over to the Grid within.
 

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 
 from joulewise.errors import PayloadError, StateError
 from joulewise.flower import patch, wire
-from joulewise.flower.notes import ACCEPTED, BEFORE, HELD, MISSING, VERSION, take
+from joulewise.flower.notes import ACCEPTED, BEFORE, HELD, MISSING, ORDER, VERSION, take
 from joulewise.flower.patch import Positions, Version
 from joulewise.layout import Layout
 
@@ -61,6 +61,7 @@ class Receipt:
         changed: which elements a received model has changed since the last training, over all arrays; None for all.
         form: of the model that they count in.
         accepted: number of this node's last reply that was used; 0 for none.
+        order: what the node's mask may cost, as the server wrote it; None where it is the node's own affair.
     """
 
     size: int = 0
@@ -69,6 +70,7 @@ class Receipt:
     changed: Positions | None = None
     form: patch.Form | None = None
     accepted: int = 0
+    order: object = None
 
     def signed(self, reply: Message) -> Message:
         """The reply with the note of what this node holds."""
@@ -118,7 +120,7 @@ def receive(message: Message, context: Context, store: object, flash: bool = Fal
     changed = _since_training(context, opened.changed, kind == "train") if flash else opened.changed
     note = None if VERSION not in notes else _kept(opened, context, store)
     form = None if changed is None or opened.held is None else patch.form_of(opened.held.record)
-    return Receipt(size, note, None, changed, form, _number(notes.get(ACCEPTED)))
+    return Receipt(size, note, None, changed, form, _number(notes.get(ACCEPTED)), notes.get(ORDER))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -31,7 +31,7 @@ from joulewise.flower.held import Receipt
 from joulewise.flower.parcels import Booked, Download, model_of
 from joulewise.flower.wire import Reply
 from joulewise.layout import Layout
-from joulewise.ledger import DOWNLINK_TERM, UPLINK_TERMS, Charge, round_charges, uplink_charges
+from joulewise.ledger import DOWNLINK_TERM, UPLINK_TERMS, Charge, curve_charge, round_charges, uplink_charges
 from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
 from joulewise.residency import flash_of
@@ -139,7 +139,7 @@ class Pricing:
         return msgspec.structs.replace(
             claimed,
             examples=examples,
-            bytes_up=len(sent.payload),
+            bytes_up=sent.size,
             bytes_down=booked.size,
             charges=self._charges(sent, decoded, layout, booked, examples),
             kept_by_tensor=tuple(counts.tolist()),
@@ -162,7 +162,7 @@ class Pricing:
             costs = _costs(layout, device, decoded.values, self.boundary)
             encoded = encode_detailed(decoded.selection, layout, decoded.values, decoded.whole or None)
             return round_charges(
-                uplink_charges(encoded, decoded.selection, costs),
+                (*uplink_charges(encoded, decoded.selection, costs), *curve_charge(len(sent.curve), costs)),
                 layout,
                 device,
                 bytes_down=booked.size,

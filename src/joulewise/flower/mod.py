@@ -15,12 +15,12 @@ from joulewise.compress import ClientState, Compressor, ErrorFeedback, Sent, set
 from joulewise.costs import Costs
 from joulewise.devices import Device
 from joulewise.errors import LayoutError, RuleError, StateError, UpdateError
-from joulewise.flower import checked, local, privacy, wire
+from joulewise.flower import checked, local, orders, privacy, wire
 from joulewise.flower.held import Receipt, receive
 from joulewise.flower.settings import Settings, loaded
 from joulewise.flower.state import AbstractStore, ContextStore
-from joulewise.layout import Arrays, Kind, Layout
-from joulewise.ledger import round_charges
+from joulewise.layout import Arrays, Kind, Layout, Vector
+from joulewise.ledger import curve_charge, round_charges
 from joulewise.persistence import rewriting
 from joulewise.prices import Boundary, price
 from joulewise.recorder import Recorder
@@ -163,17 +163,29 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
     most, whole = privacy.norm_left(config, before, after, layout), after if layout.wholes else None
     try:
         seed = [settings.seed, number, partition, 1]
-        sent = privacy.compress(compressor, update, state, costs, seed, whole, most)
+        obeyed = _obeyed(received.receipt, compressor, update, state, costs)
+        sent = privacy.compress(obeyed.compressor, update, state, costs, seed, whole, most)
     except UpdateError as error:
         raise UpdateError(f"round {number}, client {partition}: {error}") from None
     own = replace(sent.state, run_id=context.run_id, local=local.taken(after, before, layout))
     settings.store.save(context, own)
-    result = _result(reply, sent, layout, device, costs, received, settings, partition)
+    said, curve = obeyed.told(sent)
+    result = _result(reply, sent, layout, device, costs, received, settings, partition, len(curve))
     names = tuple(tensor.name for tensor in layout.locals)
-    said = device.name, type(compressor.rule).__name__, budget_text(compressor.budget)
+    named = device.name, type(compressor.rule).__name__, budget_text(obeyed.compressor.budget)
     feedback = compressor.feedback is not None
-    wire.write(reply.content, wire.Reply(sent.payload, own.sequence, result, feedback, names, *said))
+    wire.write(reply.content, wire.Reply(sent.payload, own.sequence, result, feedback, names, *named, said, curve))
     return reply
+
+
+def _obeyed(
+    receipt: Receipt, compressor: Compressor, update: Vector, state: ClientState, costs: Costs
+) -> orders.Obeyed:
+    """The compressor with the budget that the server allotted, where it allots."""
+    if receipt.order is None:
+        return orders.Obeyed(compressor)
+    order, added = orders.parse(receipt.order), privacy.added_to(compressor, update, state)
+    return orders.obey(order, compressor, added, costs)
 
 
 def _result(  # noqa: PLR0913, PLR0917 (all that a result says)
@@ -185,11 +197,12 @@ def _result(  # noqa: PLR0913, PLR0917 (all that a result says)
     received: _Received,
     settings: Settings,
     partition: int,
+    curve_bytes: int,
 ) -> ClientResult:
     examples, trained = int(_examples(reply) or 0), settings.multiply_accumulates
     changed, rewritten = received.receipt.rewritten(layout)
     charges = round_charges(
-        sent.charges,
+        (*sent.charges, *curve_charge(curve_bytes, costs)),
         layout,
         device,
         bytes_down=received.receipt.size,
@@ -202,7 +215,7 @@ def _result(  # noqa: PLR0913, PLR0917 (all that a result says)
     return ClientResult(
         partition=partition,
         examples=examples,
-        bytes_up=len(sent.payload),
+        bytes_up=len(sent.payload) + curve_bytes,
         bytes_down=received.receipt.size,
         charges=charges,
         kept_by_tensor=tuple(layout.counts(sent.selection.indices).tolist()),

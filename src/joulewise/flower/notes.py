@@ -18,6 +18,9 @@ VERSION = "joulewise.version"
 BEFORE = "joulewise.received-before"
 """In a request: bytes of models that the node was sent since its last reply to a train request."""
 
+ORDER = "joulewise.order"
+"""In a train request: what the node's mask may cost, see `orders`."""
+
 HELD = "held"
 """In a reply: the version that the node holds; empty for none."""
 
@@ -48,7 +51,9 @@ def take(message: Message) -> Mapping[str, object]:
     found: dict[str, object] = {}
     kept: dict[str, Any] = {}
     for key, record in message.content.items():
-        notes = [name for name in (ACCEPTED, VERSION, BEFORE) if isinstance(record, ConfigRecord) and name in record]
+        notes = [
+            name for name in (ACCEPTED, VERSION, BEFORE, ORDER) if isinstance(record, ConfigRecord) and name in record
+        ]
         if notes and isinstance(record, ConfigRecord):
             found |= {name: record[name] for name in notes}
             record = ConfigRecord({name: value for name, value in record.items() if name not in notes})  # noqa: PLW2901

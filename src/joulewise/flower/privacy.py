@@ -97,7 +97,7 @@ def compress(  # noqa: PLR0913, PLR0917 (those of `Compressor.compress`, and the
     sent = compressor.compress(update, state, costs, _generator(compressor, seed), whole)
     if most is None or (norm := _norm_of(sent, costs.layout)) <= most:
         return sent
-    added = _added(compressor, update, state)
+    added = added_to(compressor, update, state)
     factor = 1.0
     for _ in range(8):  # Once is enough, but for what values are rounded to.
         factor *= most / norm * (1 - 1e-6)
@@ -132,7 +132,8 @@ def _generator(compressor: Compressor, seed: list[int]) -> np.random.Generator |
     return np.random.default_rng(seed) if compressor.rule.random else None
 
 
-def _added(compressor: Compressor, update: Vector, state: ClientState) -> Vector:
+def added_to(compressor: Compressor, update: Vector, state: ClientState) -> Vector:
+    """What is compressed: the update with what is left of earlier ones."""
     if compressor.feedback is None or state.residual is None:
         return update
     added: Vector = update + compressor.feedback.carry(state.residual, update)

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from joulewise.errors import FederationError
+from joulewise.fleet import Allocation
 from joulewise.flower import checked
 from joulewise.flower.averaging import averages_only
 from joulewise.flower.downlink import Setting
@@ -33,8 +34,8 @@ class Round:
 class Invited(SparseGrid):
     """A SparseGrid on which a strategy sees only the nodes of this round."""
 
-    def __init__(self, grid: Grid, downlink: Setting = "off") -> None:
-        super().__init__(grid, downlink=downlink, pricing=None)
+    def __init__(self, grid: Grid, downlink: Setting = "off", allocation: Allocation | None = None) -> None:
+        super().__init__(grid, downlink=downlink, pricing=None, allocation=allocation)
         self.inner = grid
         self.invited: tuple[int, ...] = ()
 

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from joulewise.errors import FederationError
+from joulewise.fleet import Allocation
 from joulewise.flower.averaging import averages_only
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Setting, checked
@@ -39,6 +40,8 @@ class Sparse(Strategy):
             of your own that returns what that method returns.
         most_payload_bytes: a larger payload of a node is refused; None for what the model's largest could have.
         pricing: devices that the server knows, beside those that come with joulewise.
+        allocation: how the energy of a round's masks is divided among its nodes, in the place of their own budgets;
+            None to leave that to them. A `SparseGrid` that is handed to `start` has its own.
         rows: a folder, or `Rows`, to which each round is written for ``joulewise report``; None for no rows.
 
     The aggregated train and evaluate metrics gain sums over nodes under ``joulewise.``: bytes and modelled joules.
@@ -48,7 +51,7 @@ class Sparse(Strategy):
         >>> strategy = Sparse(FedAvg(fraction_evaluate=0.5))
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (one place for all settings of a user's one line)
         self,
         strategy: Strategy,
         *,
@@ -56,6 +59,7 @@ class Sparse(Strategy):
         averages: bool | None = None,
         most_payload_bytes: int | None = None,
         pricing: Pricing = Pricing(),  # noqa: B008 (a frozen record)
+        allocation: Allocation | None = None,
         rows: Rows | str | Path | None = None,
     ) -> None:
         self.strategy = strategy
@@ -63,6 +67,7 @@ class Sparse(Strategy):
         self._averages = averages_only(strategy) if averages is None else averages
         self._most_payload_bytes = most_payload_bytes
         self._pricing = pricing
+        self._allocation = allocation
         self._writer = None if rows is None else Writer(rows if isinstance(rows, Rows) else Rows(rows))
         self._evaluates_here = False
         trees = next((name for name in _names(strategy) if name in TREES), None)
@@ -143,7 +148,13 @@ class Sparse(Strategy):
         limit = self._most_payload_bytes
         sparse = grid
         if not isinstance(grid, SparseGrid):
-            sparse = SparseGrid(grid, downlink=self._downlink, most_payload_bytes=limit, pricing=self._pricing)
+            sparse = SparseGrid(
+                grid,
+                downlink=self._downlink,
+                most_payload_bytes=limit,
+                pricing=self._pricing,
+                allocation=self._allocation,
+            )
         self._evaluates_here = evaluate_fn is not None
         watched = None if evaluate_fn is None else self._watched(evaluate_fn)
         return super().start(sparse, initial_arrays, num_rounds, timeout, train_config, evaluate_config, watched)

@@ -36,7 +36,7 @@ class UnderWay:
 
     def asked(self, requests: list[Message]) -> UnderWay:
         """The round to which these train requests belong: this one, or a new one, where this one was not used."""
-        batch, own = _batch(requests[0]), self
+        batch, own = batch_of(requests[0]), self
         if self.batch is None or (batch is not self.batch and batch != self.batch):
             own = UnderWay(batch)
         for record in _models(requests):
@@ -65,7 +65,8 @@ class UnderWay:
         return arrays if all(cast[name] is named[name] for name in named) else wire.to_record(cast)
 
 
-def _batch(request: Message) -> object:
+def batch_of(request: Message) -> object:
+    """What a train request belongs to: its round number, or the model that the requests of a round share."""
     configs = wire.of_kind(request.content, ConfigRecord)
     number = next((config["server-round"] for config in configs if "server-round" in config), None)
     return wire.only_arrays(request.content) if number is None else number

@@ -31,6 +31,8 @@ LEGACY = "fitins.parameters"
 """Flower's key of the arrays in a train request of a legacy server."""
 
 NAMES = ("device", "rule", "budget")
+BYTES = ("said", "curve")
+MOST_SAID_BYTES = 1024
 MOST_LOCAL = 65_536
 MOST_RESULT_BYTES = 1 << 22  # 16 for each tensor and a few thousand more: enough for 250,000 tensors.
 CHUNK_BYTES = 5 * 1024 * 1024
@@ -47,7 +49,8 @@ _result = msgspec.json.Decoder(ClientResult)
 class Reply:
     """A compressed reply: its payload, its number, what it cost, and whether its client remembers what it kept.
 
-    `local` are the names of the tensors that never leave the client; `device`, `rule` and `budget` are names.
+    `local` are the names of the tensors that never leave the client; `device`, `rule` and `budget` are names. `said` is
+    what the client says of the energy that it was allotted, and `curve` its energy-price curve; see `orders`.
     """
 
     payload: bytes
@@ -58,6 +61,13 @@ class Reply:
     device: str = ""
     rule: str = ""
     budget: str = ""
+    said: bytes = b""
+    curve: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes of payload and curve."""
+        return len(self.payload) + len(self.curve)
 
 
 def is_train(message: Message) -> bool:
@@ -150,10 +160,12 @@ def size_of(record: ArrayRecord) -> int:
 
 
 def crossing(content: RecordDict) -> tuple[int, int]:
-    """Bytes of all arrays of a message, and the objects that Flower makes of it and moves one by one."""
+    """Bytes of all arrays of a message and of a curve, and the objects that Flower makes of it and moves one by one."""
     sizes = [len(array.data) for record in of_kind(content, ArrayRecord) for array in record.values()]
     chunks = sum(-(-size // CHUNK_BYTES) for size in sizes)
-    return sum(sizes), 2 + len(content) + len(sizes) + chunks
+    note = content.get(RECORD)
+    curve = len(_bytes(note.get("curve"))) if isinstance(note, ConfigRecord) else 0
+    return sum(sizes) + curve, 2 + len(content) + len(sizes) + chunks
 
 
 def described(array: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -242,7 +254,7 @@ def write(content: RecordDict, reply: Reply) -> None:
     result = msgspec.json.encode(reply.result)
     note = ConfigRecord({"sequence": reply.sequence, "result": result, "feedback": reply.feedback})
     # Not empty text, which Flower's message_size_mod cannot count.
-    note.update({key: getattr(reply, key) for key in NAMES if getattr(reply, key)})
+    note.update({key: getattr(reply, key) for key in (*NAMES, *BYTES) if getattr(reply, key)})
     if reply.local:
         note["local"] = list(reply.local)
     content[RECORD] = note
@@ -260,6 +272,10 @@ def one_line(text: str, most: int = 200) -> str:
 
 def _name(value: object) -> str:
     return one_line(value, 80) if isinstance(value, str) else ""
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) and len(value) <= MOST_SAID_BYTES else b""
 
 
 def read(content: RecordDict) -> Reply | None:
@@ -287,7 +303,9 @@ def read(content: RecordDict) -> Reply | None:
         raise PayloadError(f"reply names its local tensors in another way than a list of at most {MOST_LOCAL} names")
     try:
         names = tuple(str(name) for name in local)
-        feedback, said = known.get("feedback") is True, (_name(known.get(key)) for key in NAMES)
-        return Reply(packed.data, sequence, _result.decode(result), feedback, names, *said)
+        feedback = known.get("feedback") is True
+        device, rule, budget = (_name(known.get(key)) for key in NAMES)
+        told = (_bytes(known.get(key)) for key in BYTES)
+        return Reply(packed.data, sequence, _result.decode(result), feedback, names, device, rule, budget, *told)
     except (msgspec.MsgspecError, RecursionError) as error:  # The latter where it is nested without end.
         raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None
