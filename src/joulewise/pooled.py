@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from joulewise.certificate import Certificate, energy_of
-from joulewise.costs import Costs
+from joulewise.costs import Costs, Term
 from joulewise.errors import RuleError
 from joulewise.layout import Layout, Vector
 from joulewise.rules import CWMP, Joules, Projection
@@ -96,8 +96,7 @@ def pooled(
 def _worth(vector: Vector, costs: Costs, weight: float, norm: int) -> tuple[Floats, Floats]:
     """Weighted values and prices of a client's coordinates: float64[n] each."""
     magnitudes = np.abs(vector, dtype=np.float64) * weight
-    each = costs.per_kept if costs.per_coordinate else np.repeat(costs.per_kept, costs.layout.sizes)
-    return np.square(magnitudes) if norm == 2 else magnitudes, each
+    return np.square(magnitudes) if norm == 2 else magnitudes, _each(costs)
 
 
 def _checked(updates: Sequence[Any], costs: Sequence[Costs], weights: Sequence[float], rule: Any) -> int:
@@ -119,16 +118,20 @@ def _checked(updates: Sequence[Any], costs: Sequence[Costs], weights: Sequence[f
 
 def _together(costs: Sequence[Costs]) -> Costs:
     """The prices of all clients, one after another."""
+    unit = costs[0].unit if costs else "J"
+    if any(each.per_coordinate for each in costs):
+        return Costs.of(np.concatenate([_each(each) for each in costs]), unit=unit)
     tensors = tuple(
         replace(tensor, name=f"{client}/{tensor.name}")
         for client, each in enumerate(costs)
         for tensor in each.layout.tensors
     )
-    if any(each.per_coordinate for each in costs):
-        spread = [
-            each.per_kept if each.per_coordinate else np.repeat(each.per_kept, each.layout.sizes) for each in costs
-        ]
-    else:
-        spread = [each.per_kept for each in costs]
-    unit = costs[0].unit if costs else "J"
-    return Costs.of(np.concatenate([np.empty(0), *spread]), Layout(tensors), unit)
+    per_kept = np.concatenate([np.empty(0), *(each.per_kept for each in costs)])
+    # Given to Costs.of, as many prices as there are coordinates may be either's.
+    plain = Costs.of(1.0, Layout(tensors), unit)
+    return replace(plain, per_kept=per_kept, terms=(Term("given", per_kept, np.zeros(len(tensors))),))
+
+
+def _each(costs: Costs) -> Floats:
+    """Price of each coordinate: float64[n]."""
+    return costs.per_kept if costs.per_coordinate else np.repeat(costs.per_kept, costs.layout.sizes)
