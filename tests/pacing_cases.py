@@ -43,7 +43,11 @@ class Fleets:
 
 
 def fleets(seed: int, histories: int, *, clients: int = CLIENTS, at_hand: bool = False) -> Fleets:
-    """Random fleets; `at_hand`: clients always want what they are allowed, and are there in the last round."""
+    """Random fleets; what a round costs before any coordinate is from nothing to more than a whole battery.
+
+    `at_hand`: clients always want what they are allowed and are there in the last round, and what is usable at the
+    start pays for ten rounds and more.
+    """
     rng = np.random.default_rng(seed)
     shape = (histories, clients)
     run = (int(rng.integers(2, 25)), *shape)
@@ -51,6 +55,8 @@ def fleets(seed: int, histories: int, *, clients: int = CLIENTS, at_hand: bool =
     capacity = charge * np.where(rng.random(shape) < 0.3, 1.0, rng.uniform(1, 3, shape))
     reserve = capacity * np.where(rng.random(shape) < 0.3, 0.0, rng.uniform(0, 0.9, shape))  # some above the charge
     usual = charge * 10.0 ** rng.uniform(-4, 0, shape)
+    if at_hand:
+        usual = np.where(charge > reserve, charge - reserve, charge) * 10.0 ** rng.uniform(-4, -1, shape) / 1.5
     fixed = usual * np.where(rng.random(shape) < 0.2, 0.0, rng.uniform(0.5, 1.5, run))
     gains = charge * np.where(rng.random(shape) < 0.5, 0.0, 10.0 ** rng.uniform(-3, 0, shape))
     recharge = gains * rng.exponential(size=run)
@@ -70,6 +76,7 @@ class Lived:
         beyond: client rounds after which the charge was above the capacity.
         worst_j: smallest charge above the reserve of a client that had spent something.
         used: share of the usable energy that was spent, [histories, clients]; NaN where it never paid for a round.
+        left: whether what is left would have paid for a mask in the last round, [histories, clients].
         joined: share of client rounds that were joined.
     """
 
@@ -77,6 +84,7 @@ class Lived:
     beyond: int
     worst_j: float
     used: np.ndarray
+    left: np.ndarray
     joined: float
 
 
@@ -101,8 +109,9 @@ def live(case: Fleets, schedule: Schedule, *, known: bool = True) -> Lived:
         joined += int((took > 0).sum())
         worst = min(worst, float(np.where(took > 0, held.charge - held.reserve, np.inf).min()))
     usable = first + gained - np.maximum(case.reserve - case.charge, 0.0)
+    left = stores.usable(held) > case.fixed[-1] + 1e-12 * case.capacity
     used = np.where(payable, held.spent / np.where(payable, usable, 1.0), np.nan)
-    return Lived(below, beyond, worst, used, joined / case.fixed.size)
+    return Lived(below, beyond, worst, used, left, joined / case.fixed.size)
 
 
 def batches(histories: int, size: int = 250) -> Iterator[tuple[int, int, Schedule]]:
@@ -149,7 +158,7 @@ def hindsight(factors: np.ndarray, budget_j: float, most_j: float) -> float:
 
 @dataclass(frozen=True)
 class Paced:
-    """A run at one joule a round on average: value, hindsight's value, energy left, and the price after round 1."""
+    """A run at one joule a round on average: value, hindsight's value, energy left, and the price after the trials."""
 
     value: float
     best: float
@@ -168,8 +177,8 @@ def wanted(factor: float, allowed: Allowance) -> float:
     return min(max(factor / allowed.price - 1.0, 0.0), allowed.mask_j)
 
 
-def paced(factors: np.ndarray, schedule: Schedule, most_j: float = 10.0) -> Paced:
-    """One client over one run."""
+def paced(factors: np.ndarray, schedule: Schedule) -> Paced:
+    """One client over one run; hindsight may spend no more in a round than a price may."""
     rounds = len(factors)
     battery = Battery(charge_j=float(rounds))
     pace, spent, first_price = start(battery), np.zeros(rounds), 0.0
@@ -178,8 +187,8 @@ def paced(factors: np.ndarray, schedule: Schedule, most_j: float = 10.0) -> Pace
         spent[number] = wanted(factor, allowed)
         worth = factor / (1.0 + spent[number])
         pace = spend(battery, pace, allowed, 0.0, float(spent[number]), worth)
-        first_price = first_price or pace.price or 0.0
-    return Paced(value(factors, spent), hindsight(factors, float(rounds), most_j), pace.charge_j, first_price)
+        first_price = pace.price or 0.0 if allowed.price is None and number < rounds - 1 else first_price
+    return Paced(value(factors, spent), hindsight(factors, float(rounds), Priced().most), pace.charge_j, first_price)
 
 
 def many(inputs, schedule: Schedule, rounds: int, seeds: int) -> Paced:

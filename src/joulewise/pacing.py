@@ -71,7 +71,8 @@ class Pace:
 
     Args:
         charge_j: energy in the battery.
-        price: what a joule must bring, in values per joule; None while there is no price.
+        price: what a joule must bring, in values per joule; None while nothing is known of it.
+        trials: rounds that the price was learned from before it was asked.
         spent_j: in all rounds so far, fixed costs and masks.
         allowed_j: shares of all rounds so far.
         saved_j: shares of rounds that were skipped since the last one that was joined.
@@ -84,6 +85,7 @@ class Pace:
     allowed_j: float = 0.0
     saved_j: float = 0.0
     rounds: int = 0
+    trials: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Allowance:
         price: keep only what is worth at least so much per joule; None: whatever `mask_j` buys.
         share_j: what the round was to cost, fixed cost included.
         fresh_j: the part of the share that was not saved in earlier rounds.
-        rate: of the price.
+        rate: of the price; 0 where there is none.
         reason: why the round is skipped; None for a round that is joined.
     """
 
@@ -167,15 +169,11 @@ def allowance(
     _check_amount("expected_j", expected_j)
     store = _store(battery, pace)
     found = stores.offer(store, fixed_j, rounds_left, schedule, expected_j)
-    share_j, rate = float(found.share), 0.0
-    price = None
-    if isinstance(schedule, Priced):
-        rate = schedule.pace_of(None if rounds_left is None else pace.rounds + rounds_left)
-        price = None if rounds_left == 1 else pace.price
+    share_j, mask_j = float(found.share), float(found.mask)
     reason = None if found.joins else _reason(battery, pace, fixed_j, share_j, float(stores.usable(store)))
-    mask_j = float(found.mask)
-    if price is None and reason is None and isinstance(schedule, Priced) and rounds_left != 1:
-        mask_j = min(mask_j, max(0.0, share_j - fixed_j))  # a round without a price costs its share
+    price, rate = _asked(pace, rounds_left, schedule)
+    if isinstance(schedule, Priced) and price is None and rounds_left != 1:
+        mask_j = min(mask_j, max(0.0, share_j - fixed_j))  # a trial costs its share
     return Allowance(mask_j, price, share_j, float(found.fresh), rate, reason)
 
 
@@ -185,7 +183,7 @@ def spend(
     """Where a client stands after a round that took ``fixed_j + mask_j``; both are 0 for a round without a reply.
 
     With `Priced`, the price rises where the round cost more than its share and falls where it cost less:
-    ``price * exp(rate * ((fixed_j + mask_j) / share_j - 1))``. The first price is `worth`.
+    ``price * exp(rate * ((fixed_j + mask_j) / share_j - 1))``. It begins at the geometric mean of `worth` over trials.
 
     Args:
         battery: of the client.
@@ -193,7 +191,7 @@ def spend(
         allowed: what `allowance` said of this round.
         fixed_j: what the round took before any coordinate.
         mask_j: what the coordinates took.
-        worth: value per joule of the last coordinate that was kept, for the first price; None where it is not known.
+        worth: value per joule of the last coordinate that was kept; None where it is not known. Trials alone need it.
 
     Raises:
         PacingError: the mask took more than was allowed, a skipped round took something, a number is out of range.
@@ -202,26 +200,27 @@ def spend(
         >>> from joulewise.schedules import Priced
         >>> battery = Battery(charge_j=100.0)
         >>> pace = start(battery)
-        >>> first = allowance(battery, pace, 0.0, 100, Priced())
-        >>> first.price, first.mask_j  # no price yet: the round's share
-        (None, 1.0)
-        >>> pace = spend(battery, pace, first, 0.0, 1.0, worth=4.0)
-        >>> second = allowance(battery, pace, 0.0, 99, Priced())
-        >>> second.price, second.mask_j  # all that is worth 4 per joule, up to ten shares
-        (4.0, 10.0)
-        >>> round(spend(battery, pace, second, 0.0, 3.0).price, 3)  # it cost three shares: 4 exp(0.1 * 2)
+        >>> for left in (100, 99, 98, 97, 96):  # trials, which cost their share
+        ...     allowed = allowance(battery, pace, 0.0, left, Priced())
+        ...     pace = spend(battery, pace, allowed, 0.0, allowed.mask_j, worth=4.0)
+        >>> allowed = allowance(battery, pace, 0.0, 95, Priced())
+        >>> allowed.price, allowed.mask_j  # all that is worth 4 per joule, up to five shares
+        (4.0, 5.0)
+        >>> round(spend(battery, pace, allowed, 0.0, 3.0).price, 3)  # it cost three shares: 4 exp(0.1 * 2)
         4.886
     """
     _check_taken(battery, pace, allowed, fixed_j, mask_j)
     offers = Offers(*map(np.asarray, (allowed.share_j, allowed.fresh_j, allowed.mask_j, not allowed.skips)))
     after = stores.settle(_store(battery, pace), offers, fixed_j + mask_j)
+    price, trials = _priced(pace, allowed, fixed_j + mask_j, worth)
     return Pace(
         charge_j=float(after.charge),
-        price=_next_price(pace.price, allowed, fixed_j + mask_j, worth),
+        price=price,
         spent_j=float(after.spent),
         allowed_j=float(after.allowed),
         saved_j=float(after.saved),
         rounds=pace.rounds + 1,
+        trials=trials,
     )
 
 
@@ -254,15 +253,31 @@ def _reason(battery: Battery, pace: Pace, fixed_j: float, share_j: float, usable
     return f"the round's share is {share_j:.4g} J, and {costs}: too little is left for a mask, so the share is saved"
 
 
-def _next_price(price: float | None, allowed: Allowance, took_j: float, worth: float | None) -> float | None:
-    if allowed.skips or not allowed.rate:
-        return price
-    if price is None:
+def _asked(pace: Pace, rounds_left: int | None, schedule: Schedule) -> tuple[float | None, float]:
+    """The price of a round and its rate; none in trials and in the last round."""
+    if not isinstance(schedule, Priced) or rounds_left == 1:
+        return None, 0.0
+    rounds = None if rounds_left is None else pace.rounds + rounds_left
+    if pace.price is None or pace.trials < schedule.trials(rounds):
+        return None, 0.0
+    return pace.price, schedule.pace_of(rounds)
+
+
+def _priced(pace: Pace, allowed: Allowance, took_j: float, worth: float | None) -> tuple[float | None, int]:
+    """The price after a round, and how many trials it has seen."""
+    if allowed.skips:
+        return pace.price, pace.trials
+    if allowed.price is None:
         if worth is None or not 0 < worth <= sys.float_info.max:
-            return None
-        return min(max(worth, LEAST_PRICE), LARGEST_PRICE)
+            return pace.price, pace.trials
+        known = 0.0 if pace.price is None else pace.trials * math.log(pace.price)
+        return _bounded(math.exp((known + math.log(worth)) / (pace.trials + 1))), pace.trials + 1
     over = took_j / allowed.share_j - 1.0 if allowed.share_j else 0.0
-    return min(max(price * math.exp(min(allowed.rate * over, 1.0)), LEAST_PRICE), LARGEST_PRICE)
+    return _bounded(allowed.price * math.exp(min(allowed.rate * over, 1.0))), pace.trials
+
+
+def _bounded(price: float) -> float:
+    return min(max(price, LEAST_PRICE), LARGEST_PRICE)
 
 
 def _check_taken(battery: Battery, pace: Pace, allowed: Allowance, fixed_j: float, mask_j: float) -> None:
@@ -272,7 +287,7 @@ def _check_taken(battery: Battery, pace: Pace, allowed: Allowance, fixed_j: floa
         raise PacingError(f"the round took {fixed_j + mask_j:.4g} J, but was to be skipped: {allowed.reason}")
     if mask_j > allowed.mask_j:
         raise PacingError(
-            f"mask_j is {mask_j:.6g} J, but the round was allowed {allowed.mask_j:.6g} J; select with Joules(mask_j)"
+            f"mask_j is {mask_j} J, but the round was allowed {allowed.mask_j} J; select with Joules(mask_j)"
         )
     if fixed_j + mask_j > float(stores.usable(_store(battery, pace))):
         raise PacingError(

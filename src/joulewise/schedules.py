@@ -131,7 +131,9 @@ class Priced(msgspec.Struct, frozen=True, tag_field="name", tag="Priced", forbid
     The client keeps every coordinate that is worth at least the price, and the price follows what that cost:
     ``price' = price * exp(rate * (spent / share - 1))``. It is multiplicative dual ascent on the budget of the run, as
     in S. Balseiro, H. Lu and V. Mirrokni, "The Best of Many Worlds: Dual Mirror Descent for Online Allocation
-    Problems", Operations Research 71(1), 2023; docs/theory.md has the proof, and `regret_bound` the bound.
+    Problems", Operations Research 71(1), 2023; docs/theory.md has the proof, and `regret_bound` the bound. The first
+    rounds (`trials`) cost their shares, and the price begins at the geometric mean of what their last coordinates were
+    worth per joule.
 
     Args:
         shape: what the rounds' shares are.
@@ -139,13 +141,13 @@ class Priced(msgspec.Struct, frozen=True, tag_field="name", tag="Priced", forbid
         most: a round may cost at most so many times its share; at least 3.
 
     Example:
-        >>> Priced().pace_of(rounds=400)
-        0.05
+        >>> Priced().pace_of(rounds=400), Priced().trials(rounds=400)
+        (0.05, 10)
     """
 
     shape: Shape = Even()
     rate: float | None = None
-    most: float = 10.0
+    most: float = 5.0
 
     def __post_init__(self) -> None:
         if self.rate is not None:
@@ -166,6 +168,10 @@ class Priced(msgspec.Struct, frozen=True, tag_field="name", tag="Priced", forbid
         wanted = 1.0 / math.sqrt(_known(rounds, self.shape.lookahead)) if self.rate is None else self.rate
         return min(wanted, 1.0 / self.most)
 
+    def trials(self, rounds: int | None) -> int:
+        """How many rounds come before there is a price: ``sqrt(rounds) / 2``, at least 1."""
+        return max(1, round(math.sqrt(_known(rounds, self.shape.lookahead)) / 2))
+
 
 Schedule = Even | Early | Late | Priced
 SCHEDULES: tuple[type[Schedule], ...] = get_args(Schedule)
@@ -174,11 +180,11 @@ SCHEDULES: tuple[type[Schedule], ...] = get_args(Schedule)
 def regret_bound(schedule: Priced, rounds: int, share_j: float, most_value: float, first_price: float) -> float:
     """A bound on what a priced run is worth less than the best of hindsight, in expectation.
 
-        2 v + (s/r) max(p, D) + (e - 2) r (T max(p s, v) + (T + m) v),
+        (w + 1) v + (s/r) max(p, D) + (e - 2) r (T max(p s, v) + (T + m) v),
         D = (v/s) log(v/(s p)) - v/s + p
 
     for T rounds whose updates are drawn independently from one law, of which none is worth more than v, with the same
-    share s in each (`Even`, no recharging), rate r, at most m shares in a round, and the price p after the first round.
+    share s in each (`Even`, no recharging), rate r, at most m shares in a round, and the price p after w trials.
     Hindsight knows all updates, and may not spend more than m shares in a round either. With ``r = 1/sqrt(T)`` it grows
     as ``sqrt(T)``. The proof is in docs/theory.md. Updates that change in law over the run have no such bound.
 
@@ -194,9 +200,9 @@ def regret_bound(schedule: Priced, rounds: int, share_j: float, most_value: floa
 
     Example:
         >>> round(regret_bound(Priced(), rounds=400, share_j=1.0, most_value=1.0, first_price=0.25), 1)
-        43.8
+        52.6
         >>> round(regret_bound(Priced(), rounds=6400, share_j=1.0, most_value=1.0, first_price=0.25), 1)
-        167.9
+        206.9
     """
     for name, value in {"rounds": rounds, "share_j": share_j, "most_value": most_value, "price": first_price}.items():
         _require(0 < value <= sys.float_info.max, name, "finite and above 0", value)
@@ -204,4 +210,4 @@ def regret_bound(schedule: Priced, rounds: int, share_j: float, most_value: floa
     divergence = ceiling * math.log(ceiling / first_price) - ceiling + first_price
     start = share_j / rate * max(first_price, divergence)
     steps = rounds * max(first_price * share_j, most_value) + (rounds + schedule.most) * most_value
-    return 2 * most_value + start + (math.e - 2) * rate * steps
+    return (schedule.trials(rounds) + 1) * most_value + start + (math.e - 2) * rate * steps

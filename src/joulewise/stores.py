@@ -92,13 +92,14 @@ def offer(
     planned = stores.spent - stores.allowed if isinstance(schedule, Priced) else -stores.saved
     fresh = np.maximum(room + planned + expected, 0.0) * schedule.share(rounds_left)
     share = stores.saved + fresh
-    enough = (1.0 + schedule.least_mask) * np.asarray(fixed, np.float64)
-    # Where the rest would not pay for another round, it is spent in this one.
+    least = schedule.least_mask * np.asarray(fixed, np.float64)
     is_last = np.full(share.shape, rounds_left == 1)
-    everything = is_last if rounds_left is None else is_last | (room - share < enough)
-    cap = np.where(everything, room, np.minimum(schedule.most * share, room))
-    mask = _largest_within(cap, fixed)
-    joins = (mask > 0) & (is_last | (mask >= schedule.least_mask * fixed))
+    mask = _largest_within(np.minimum(schedule.most * share, room), fixed)
+    pays = _largest_within(np.minimum(share, room), fixed) >= least
+    # Where the rest would not pay for another round, it is spent in this one.
+    everything = is_last if rounds_left is None else is_last | (pays & (room - share < fixed + least))
+    mask = np.where(everything, _largest_within(room, fixed), mask)
+    joins = (mask > 0) & (is_last | pays)
     return Offers(share, fresh, np.where(joins, mask, 0.0), joins)
 
 
