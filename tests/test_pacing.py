@@ -31,6 +31,9 @@ from joulewise.select import select
 amounts = st.one_of(st.just(0.0), st.floats(1e-9, 1e12), st.floats(0, 10))
 
 
+KNOWN = 10**6
+"""Trials enough for any run."""
+
 TWELVE = Battery(12.0)
 
 
@@ -199,11 +202,19 @@ def test_with_an_unknown_number_of_rounds_the_battery_never_empties_and_spends_w
     assert last.charge_j - pace.charge_j == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.parametrize("schedule", [Even(lookahead=2), Early(ratio=0.01), Priced(shape=Even(lookahead=2), most=50.0)])
+def test_with_an_unknown_number_of_rounds_no_round_costs_more_than_half_of_what_is_left(schedule):
+    battery = Battery(100.0, reserve_j=36.0)
+    pace = replace(start(battery), price=1e-9, trials=KNOWN)
+    for number in range(1, 40):
+        allowed = allowance(battery, pace, 0.0, None, schedule)
+        pace = spend(battery, pace, allowed, 0.0, allowed.mask_j)
+        assert pace.charge_j - 36.0 == pytest.approx(64.0 * 0.5**number, rel=0.02)
+    skipped = allowance(battery, Pace(40.0), 2.5, None, schedule)  # more than half of the 4 J
+    assert "the share is saved" in skipped.reason
+
+
 # ---------------------------------------------------------------- prices
-
-
-KNOWN = 10**6
-"""Trials enough for any run."""
 
 
 FOUR = Pace(100.0, price=4.0, trials=KNOWN)

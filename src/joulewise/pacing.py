@@ -115,12 +115,7 @@ class Allowance:
 
 
 def start(battery: Battery) -> Pace:
-    """Where a client stands before the first round.
-
-    Example:
-        >>> start(Battery(charge_j=50.0)).charge_j
-        50.0
-    """
+    """Where a client stands before the first round."""
     return Pace(battery.charge_j)
 
 
@@ -142,8 +137,8 @@ def allowance(
 
     A round is joined where the share pays for `fixed_j` and a mask of `least_mask` times that, else skipped and its
     share saved; so a client that cannot afford all rounds joins some of them at regular distances. With an unknown
-    number of rounds the share is a constant part of what is left: it never empties the battery, and in the long run
-    spends what recharging brings.
+    number of rounds the share is a constant part of what is left, and a round costs at most half of that: the battery
+    never empties, and in the long run spends what recharging brings.
 
     Args:
         battery: of the client.

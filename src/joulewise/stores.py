@@ -88,17 +88,17 @@ def offer(
         >>> found.mask, found.joins
         (array([2., 0.]), array([ True, False]))
     """
-    room = usable(stores)
-    planned = stores.spent - stores.allowed if isinstance(schedule, Priced) else -stores.saved
+    known, room = rounds_left is not None, usable(stores)
+    cap = room if known else room / 2
+    planned = stores.spent - stores.allowed if known and isinstance(schedule, Priced) else -stores.saved
     fresh = np.maximum(room + planned + expected, 0.0) * schedule.share(rounds_left)
     share = stores.saved + fresh
     least = schedule.least_mask * np.asarray(fixed, np.float64)
     is_last = np.full(share.shape, rounds_left == 1)
-    mask = _largest_within(np.minimum(schedule.most * share, room), fixed)
-    pays = _largest_within(np.minimum(share, room), fixed) >= least
+    pays = _largest_within(np.minimum(share, cap), fixed) >= least
     # Where the rest would not pay for another round, it is spent in this one.
-    everything = is_last if rounds_left is None else is_last | (pays & (room - share < fixed + least))
-    mask = np.where(everything, _largest_within(room, fixed), mask)
+    everything = is_last | (known & pays & (room - share < fixed + least))
+    mask = _largest_within(np.where(everything, room, np.minimum(schedule.most * share, cap)), fixed)
     joins = (mask > 0) & (is_last | pays)
     return Offers(share, fresh, np.where(joins, mask, 0.0), joins)
 
