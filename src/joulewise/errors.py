@@ -18,6 +18,8 @@ JoulewiseError
 ├── CalibrationError a measurement of this machine that cannot be made or finished
 ├── KernelError     a kernel that was asked for and is not there
 ├── ArgumentError   an option of a command that is wrong
+├── PacingError     a battery or a schedule that cannot be used
+├── TraceError      a trace by round that cannot be read, or ends before the run
 ├── FederationError a federation that cannot go on
 └── MissingExtra    an optional part that is not installed
 """
@@ -93,6 +95,14 @@ class KernelError(JoulewiseError, ImportError):
 
 class ArgumentError(JoulewiseError, ValueError):
     """An option of a command is wrong."""
+
+
+class PacingError(JoulewiseError, ValueError):
+    """A battery or a schedule has a number out of range, or a round took more than it was allowed."""
+
+
+class TraceError(JoulewiseError, ValueError):
+    """A trace by round is not there, cannot be read, or does not last as long as the run."""
 
 
 class FederationError(JoulewiseError, RuntimeError):
