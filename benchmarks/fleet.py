@@ -2,7 +2,7 @@
 
 ``python benchmarks/fleet.py RECORDED.npz [--device NAME] [--feedback] [--rule CWMP|Projection] [--step 0.5]``
 
-RECORDED.npz is made by ``benchmarks/recording.py --fleet 14``: every client's update in consecutive rounds. Client k
+RECORDED.npz is made by ``benchmarks/recording.py --fleet --rounds 14``: all updates of some rounds. Client k
 pays for each coordinate what the device does, times a factor from 1 to the contrast in geometric progression, dealt
 out at random. The oracle is one exact greedy over the pooled, weighted updates (`joulewise.pooled`); each cell is kept
 value over its bound, in percent, in rounds 2, 4 and 11: after 1, 3 and 10 of them for those that learn. With

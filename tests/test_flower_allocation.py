@@ -14,7 +14,7 @@ from joulewise.charges import MASK_TERMS, total
 from joulewise.compress import Compressor, ErrorFeedback
 from joulewise.costs import Costs
 from joulewise.curves import curve_of
-from joulewise.errors import FederationError, PayloadError, RuleError, SettingError
+from joulewise.errors import FederationError, PayloadError, RuleError, SettingError, StudyError
 from joulewise.fleet import EqualCount, EqualJoules, Known, OnePrice
 from joulewise.flower import SparseGrid, Sparsify, orders, wire
 from joulewise.flower.allotter import Allotter
@@ -22,6 +22,7 @@ from joulewise.flower.app import federate
 from joulewise.flower.notes import ORDER
 from joulewise.flower.orders import Order, Said
 from joulewise.rules import CWMP, Density, Joules, Projection, TopK
+from joulewise.study import expand, load
 
 RULE = Compressor(Projection(), Density(0.05), feedback=ErrorFeedback())
 ALLOCATIONS = (
@@ -267,8 +268,33 @@ def test_what_is_packed_comes_back():
 
 
 def test_a_config_record_is_where_orders_travel():
-    message = request(node=1)
-    grid = SparseGrid(Watched(app(Sparsify(DEVICE, CWMP(), Density(0.1))), 1), allocation=EqualCount(share=0.25))
-    (sent,) = grid._allotted([message])
+    inner = Watched(app(Sparsify(DEVICE, CWMP(), Density(0.1))), 1)
+    grid = SparseGrid(inner, allocation=EqualCount(share=0.25))
+    grid.send_and_receive([request(node=1)])
+    ((sent,),) = inner.requests
     (config,) = (record for record in sent.content.values() if isinstance(record, ConfigRecord))
     assert orders.parse(config[ORDER]) == Order(Density(0.25))
+
+
+def test_a_study_refuses_an_allocation_that_its_rule_cannot_follow(tmp_path):
+    text = """
+    name = "fleet"
+    rounds = 2
+    seeds = [0]
+    data = { name = "digits", clients = 2, partition = "IID" }
+    model = "mlp"
+    fleet = { devices = { "synthetic-link-1" = 1, "synthetic-link-10" = 1 } }
+    [strategy]
+    allocation = { name = "OnePrice", share = 0.01 }
+    [grid]
+    rule = ["RULE"]
+    density = [0.01]
+    """
+    file = tmp_path / "fleet.toml"
+    for rule, problem in (("TopK", "needs a value per joule, which TopK has not"), ("Dense", "Dense takes no budget")):
+        file.write_text(text.replace("RULE", rule), encoding="utf-8")
+        with pytest.raises(StudyError, match=problem):
+            expand(load(file))
+    file.write_text(text.replace("RULE", "CWMP"), encoding="utf-8")
+    (only,) = expand(load(file))
+    assert only.strategy.allocation == OnePrice(share=0.01)

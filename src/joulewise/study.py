@@ -201,8 +201,8 @@ def _check_allocation(strategy: StrategyChoice, compressor: Compressor) -> None:
     kind, rule = type(strategy.allocation).__name__, compressor.rule
     if compressor.budget is None:
         raise StudyError(
-            f"strategy.allocation = {kind} hands out energy, of which {type(rule).__name__} takes no budget; leave one of "
-            "them out"
+            f"strategy.allocation = {kind} hands out energy, of which {type(rule).__name__} takes no budget; leave one "
+            "of them out"
         )
     if isinstance(strategy.allocation, OnePrice) and getattr(rule, "norm", None) is None:
         raise StudyError(
