@@ -10,6 +10,7 @@ from studies_of_flower import arm, bits
 from test_flower_resume import resumed_equals_never_stopped
 from toy_federation import DEVICE, Watched, app, request
 
+from joulewise import labels
 from joulewise.charges import MASK_TERMS, total
 from joulewise.compress import Compressor, ErrorFeedback
 from joulewise.costs import Costs
@@ -298,3 +299,9 @@ def test_a_study_refuses_an_allocation_that_its_rule_cannot_follow(tmp_path):
     file.write_text(text.replace("RULE", "CWMP"), encoding="utf-8")
     (only,) = expand(load(file))
     assert only.strategy.allocation == OnePrice(share=0.01)
+
+
+def test_an_arm_is_called_by_what_differs_from_the_usual():
+    named = labels.of([fleet_arm(allocation) for allocation in ALLOCATIONS])
+    assert "allocation=OnePrice(share=0.05, control=ascent)" in named[-1]
+    assert "allocation=OnePrice(share=0.05) " in named[2] + " "

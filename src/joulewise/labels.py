@@ -87,7 +87,16 @@ def _arguments(record: msgspec.Struct) -> str:
     own = {part.name: getattr(record, part.name) for part in fields if part.name != "name"}
     own.update(own.pop("options", {}))
     defaults = {part.name: part.default for part in fields}
-    return " ".join(f"{name}={value}" for name, value in own.items() if value != defaults.get(name, msgspec.NODEFAULT))
+    given = {name: value for name, value in own.items() if value != defaults.get(name, msgspec.NODEFAULT)}
+    return " ".join(f"{name}={_nested(value)}" for name, value in given.items())
+
+
+def _nested(value: object) -> str:
+    """A value; of a record its name, with what differs from its defaults in brackets."""
+    if not isinstance(value, msgspec.Struct):
+        return str(value)
+    name, _, arguments = text(value).partition(" ")
+    return f"{name}({arguments.replace(' ', ', ')})" if arguments else name
 
 
 def _devices_text(devices: Sequence[str]) -> str:

@@ -46,7 +46,8 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         parameters: number of coordinates that it could have sent.
         delta: share of the L2 energy of update plus residual that was kept; None when unknown.
         contrast: largest over smallest price of a coordinate, of the prices that its update was chosen by.
-        accuracy: its own test accuracy, 0 to 1, where that was measured.
+        accuracy: its own test accuracy, 0 to 1, where that was measured. In a study that of the new model on the test
+            part, with classes as frequent as among the client's examples.
         loss: its training loss; None when unknown or not a finite number.
         allowed: energy that its mask was allotted, in the unit of the charges; None where nobody allotted any.
         price: value per joule that it was asked for, in its own terms; None for none.

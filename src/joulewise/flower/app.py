@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -123,9 +124,9 @@ def federate(
     with inprocess.quiet(), contextlib.closing(rounds):
         began = time.perf_counter()
         for finished, checkpoint in rounds:
-            server = _evaluated(arm, seed, finished, compute)
+            server, clients = _evaluated(arm, seed, finished, compute)
             seconds = time.perf_counter() - began
-            yield RoundOutcome(finished.number, server, finished.clients, units.copy().pop(), seconds, checkpoint)
+            yield RoundOutcome(finished.number, server, clients, units.copy().pop(), seconds, checkpoint)
             began = time.perf_counter()
 
 
@@ -251,12 +252,18 @@ def _train(message: Message, context: Context, arm: Arm, seed: int, compute: Com
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 
-def _evaluated(arm: Arm, seed: int, finished: Round, compute: Compute) -> ServerResult:
+def _evaluated(arm: Arm, seed: int, finished: Round, compute: Compute) -> tuple[ServerResult, tuple[ClientResult, ...]]:
+    """The new model on the test part, as it is and with classes as frequent as each client has them."""
     learning.use_threads(arm.training.threads)
     module = _module(arm.model, arm.data, seed)
     learning.load_arrays(module, wire.to_numpy(finished.arrays))
     evaluation = learning.evaluate(module, _dataset(arm.data).test, compute)
-    return ServerResult(evaluation.accuracy, evaluation.loss)
+    parts = _parts(arm.data, seed)
+    own = [evaluation.accuracy_for(parts[client.partition].labels) for client in finished.clients]
+    clients = [
+        msgspec.structs.replace(client, accuracy=each) for client, each in zip(finished.clients, own, strict=True)
+    ]
+    return ServerResult(evaluation.accuracy, evaluation.loss), tuple(clients)
 
 
 def _initial(arm: Arm, seed: int) -> ArrayRecord:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -40,11 +41,35 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """How well a model does: share of right answers, mean cross-entropy in nats, number of examples."""
+    """How well a model does on some examples.
+
+    Args:
+        accuracy: share of right answers.
+        loss: mean cross-entropy in nats.
+        examples: how many there are.
+        right: right answers by class.
+        asked: examples by class.
+    """
 
     accuracy: float
     loss: float
     examples: int
+    right: tuple[int, ...] = ()
+    asked: tuple[int, ...] = ()
+
+    def accuracy_for(self, labels: npt.NDArray[np.int64]) -> float | None:
+        """Accuracy if classes were as frequent as among `labels`, of those that were asked; None where none was.
+
+        Example:
+            >>> found = Evaluation(0.75, 0.5, 20, right=(10, 5), asked=(10, 10))
+            >>> found.accuracy_for(np.array([0, 1, 1, 1]))
+            0.625
+        """
+        asked = np.array(self.asked)
+        weights = np.bincount(labels, minlength=asked.size)[: asked.size] * (asked > 0)
+        if not weights.sum():
+            return None
+        return float(weights @ (np.array(self.right) / np.maximum(asked, 1)) / weights.sum())
 
 
 def train(
@@ -127,13 +152,15 @@ def evaluate(module: nn.Module, examples: Examples, compute: Compute = "cpu", ba
     was_training = module.training
     _place(module, compute)
     module.eval()
-    right, loss = 0, 0.0
+    answered, loss, classes = [], 0.0, 0
     for batch, answers in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
         scores = module(batch)
-        right += int((scores.argmax(1) == answers).sum())
+        answered.append(answers[scores.argmax(1) == answers])
+        classes = max(classes, scores.shape[1])
         loss += float(functional.cross_entropy(scores, answers, reduction="sum"))
     module.train(was_training)
-    return Evaluation(right / len(labels), loss / len(labels), len(labels))
+    right, asked = (torch.bincount(each, minlength=classes).tolist() for each in (torch.cat(answered), labels))
+    return Evaluation(sum(right) / len(labels), loss / len(labels), len(labels), tuple(right), tuple(asked))
 
 
 def use_threads(threads: int) -> None:
