@@ -100,9 +100,9 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
     sound = {client: each and checked(client, each) for client, each in known.items()}
     if isinstance(allocation, EqualCount):
         return {client: Order(Density(allocation.share)) for client in known}, books
-    density = allocation.share
-    strangers = [client for client, each in sound.items() if each is None and density is not None]
-    orders = {client: Order(Density(density)) for client in strangers if density is not None}
+    orders = {}
+    if allocation.share is not None:
+        orders = {client: Order(Density(allocation.share)) for client, each in sound.items() if each is None}
     counted = {client: each for client, each in sound.items() if client not in orders}
     if not counted:
         return orders, books
