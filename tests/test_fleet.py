@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from strategies import name_of
 
 from joulewise.allotment import equal_parts, in_proportion
-from joulewise.curves import Curve
+from joulewise.certificate import mass
+from joulewise.costs import Costs
+from joulewise.curves import Curve, curve_of
 from joulewise.errors import FederationError, PayloadError, RuleError
 from joulewise.fleet import (
     Allocation,
@@ -27,8 +29,10 @@ from joulewise.fleet import (
     hand_out,
     one_price,
 )
+from joulewise.layout import Layout
 from joulewise.pooled import pooled
-from joulewise.rules import CWMP, Density, Joules, Projection
+from joulewise.rules import CWMP, Density, Joules, Price, Projection
+from joulewise.select import select
 
 some = settings(max_examples=80, deadline=None)
 RULES = [CWMP(), Projection()]
@@ -80,6 +84,28 @@ def test_no_other_division_is_worth_more_than_the_bound(fleet, seed):
 
 
 @some
+@given(fleets(), st.integers(0, 2**32 - 1))
+def test_a_division_that_is_off_loses_at_most_its_error_in_price_times_that_in_energy(fleet, seed):
+    curves, weights, exponent, budget = fleet
+    best = one_price(curves, weights, exponent, budget)
+    assume(best.price > 0)
+    rng = np.random.default_rng(seed)
+    off = best.energies_j * rng.uniform(0.2, 1.0, len(curves))
+    off *= math.fsum(best.energies_j) / max(math.fsum(off), 1e-300)
+    off = np.array([min(e, c.energies_j[-1] if c.prices.size else 0.0) for e, c in zip(off, curves, strict=True)])
+    loss = promised = 0.0
+    for curve, weight, mine, ideal in zip(curves, weights, off, best.energies_j, strict=True):
+        if curve.prices.size:
+            scale = weight**exponent
+            # The price at which the next joule buys: 0 only where nothing is left.
+            slope = scale * (curve.price_at(mine) if mine < curve.energies_j[-1] else curve.prices[-1])
+            loss += scale * (curve.value_at(ideal) - curve.value_at(mine))
+            promised += (slope - best.price) * (ideal - mine)
+    promised += best.price * (math.fsum(best.energies_j) - math.fsum(off))
+    assert loss <= promised * (1 + 1e-6) + 1e-9 * best.bound
+
+
+@some
 @given(fleets(), st.integers(-20, 20))
 def test_energies_times_a_factor_and_prices_over_it_give_a_budget_times_the_factor(fleet, power):
     curves, weights, exponent, budget = fleet
@@ -121,6 +147,7 @@ def test_floors_are_given_as_far_as_there_is_anything_to_send(fleet, seed, share
     found = one_price(curves, weights, exponent, budget, floors.tolist())
     every = np.array([curve.energies_j[-1] if curve.prices.size else 0.0 for curve in curves])
     assert (found.energies_j >= np.minimum(floors, every) * (1 - 1e-9)).all()
+    assert (found.energies_j <= every * (1 + 1e-12)).all()
     assert math.fsum(found.energies_j.tolist()) <= budget
     assert math.fsum(found.energies_j.tolist()) == pytest.approx(min(budget, every.sum()), rel=1e-9, abs=1e-300)
     free = one_price(curves, weights, exponent, budget)
@@ -218,7 +245,7 @@ def said(rng: np.random.Generator, exponent: int, asked: bool) -> Known | None:
 
 
 @pytest.mark.parametrize("allocation", ALLOCATIONS, ids=repr)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), honest=st.booleans())
 def test_caps_never_exceed_the_budget_whatever_clients_say(allocation, seed, honest):
     rng = np.random.default_rng(seed)
@@ -254,7 +281,9 @@ def test_every_client_gets_its_floor(control):
     known = {k: Known(10, 100.0, curve, w) for k, (curve, w) in enumerate([(FLAT, 90.0), (worthless, 0.0)])}
     orders, books = hand_out(allocation, Books(price=1.0), known)
     assert caps_of(orders) == pytest.approx([9.0, 3.0])
-    assert book(allocation, books, orders, {0: 9.0, 1: 3.0}, known).spent_j == pytest.approx(12.0)
+    after = book(allocation, books, orders, {0: 9.0, 1: 3.0}, known)
+    assert after.spent_j == pytest.approx(12.0)
+    assert control == "curves" or after.excess == pytest.approx(math.log((90.0 + 3.0) / 12.0))
 
 
 def test_what_equal_clients_get_is_equal():
@@ -336,6 +365,57 @@ def test_the_price_of_a_client_is_the_common_one_over_its_weight_in_its_power():
         assert [order.price for order in orders.values()] == pytest.approx(expected)
 
 
+def test_the_first_price_lies_between_what_the_last_joules_of_clients_bought():
+    for exponent, prices in ((1, (0.25 * 8.0, 0.75 * 2.0)), (2, (0.0625 * 8.0, 0.5625 * 2.0))):
+        known = {0: Known(100, 10.0, margin=8.0, exponent=exponent), 1: Known(300, 10.0, margin=2.0, exponent=exponent)}
+        allocation = OnePrice(budget_j=1.0, control="ascent")
+        orders, books = hand_out(allocation, Books(), known)
+        assert [order.price for order in orders.values()] == [None, None]
+        after = book(allocation, books, orders, {0: 0.5, 1: 0.5}, known)
+        assert after.price == pytest.approx(math.sqrt(prices[0] * prices[1]))
+        silent = {client: replace(each, margin=None) for client, each in known.items()}
+        assert book(allocation, books, orders, {0: 0.5, 1: 0.5}, silent).price is None
+
+
+def test_a_client_that_was_not_asked_yet_is_taken_to_want_what_the_others_do():
+    known = {0: Known(1, 10.0, wanted_j=1.0), 1: Known(1, 10.0, wanted_j=3.0), 2: Known(1, 10.0), 3: None}
+    orders, _ = hand_out(OnePrice(budget_j=8.0, control="ascent"), Books(price=1.0), known)
+    assert caps_of(orders) == pytest.approx([1.0, 3.0, 2.0, 2.0])
+
+
+def test_the_price_moves_by_those_that_were_heard_beside_their_part_of_the_target():
+    allocation, known = OnePrice(budget_j=10.0, control="ascent"), {k: Known(1, 99.0, wanted_j=5.0) for k in range(2)}
+    orders, books = hand_out(allocation, Books(price=1.0), known)
+    # One of two is lost, so 5 of 10 are left and the next round may spend 15: half of it is for the one that was heard.
+    after = book(allocation, books, orders, {0: 5.0}, known)
+    assert after.price == pytest.approx((5.0 / 7.5) ** 0.5)
+    assert book(allocation, books, orders, {}, known).price == 1.0
+
+
+def test_what_a_density_spent_beyond_its_share_is_taken_from_the_next_rounds():
+    allocation, dear = OnePrice(share=0.1, control="ascent"), Known(1, 100.0, wanted_j=4.0)
+    orders, books = hand_out(allocation, Books(price=1.0), {0: None})
+    books = book(allocation, books, orders, {0: 35.0}, {0: dear})  # Its tenth was in the dear tensors.
+    spent = []
+    for _ in range(4):
+        orders, books = hand_out(allocation, books, {0: dear})
+        spent += caps_of(orders)
+        books = book(allocation, books, orders, {0: spent[-1]}, {0: dear})
+    assert spent == pytest.approx([0.0, 0.0, 5.0, 10.0])
+
+
+def test_a_step_that_went_too_far_halves_the_next_and_others_let_it_grow():
+    allocation, known = OnePrice(budget_j=10.0, control="ascent"), {0: Known(1, 1e6)}
+    books, seen = Books(price=1.0), []
+    for wanted in (20.0, 5.0, 20.0, 20.0, 20.0):
+        known = {0: replace(known[0], wanted_j=wanted)}
+        orders, books = hand_out(allocation, books, known)
+        books = book(allocation, books, orders, {0: 10.0}, known)
+        seen.append(books.gain)
+    assert seen == [1.0, 0.5, 0.25, 0.3125, 0.390625]
+    assert math.log2(books.price) == pytest.approx(0.5 * (1.0 - 0.5 + 0.25 + 0.3125 + 0.390625))
+
+
 # ---------------------------------------------------------------- against the oracle
 
 
@@ -383,6 +463,36 @@ def test_ten_rounds_of_ascent_come_near_the_bound_and_hold_the_budget(rule):
     assert value >= 0.95 * bound
     assert all(total <= (number + 1) * budget * (1 + 1e-9) for number, total in enumerate(accumulate(spent)))
     assert all(each == pytest.approx(budget, rel=0.02) for each in spent)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name_of)
+def test_ascent_stays_near_the_bound_where_residuals_wait_just_below_the_price(rule):
+    # With feedback and 1 % sent, a coordinate waits about a hundred rounds: a tenth off the price is ten rounds' worth.
+    rng, n, clients = np.random.default_rng(3), 3_000, 4
+    costs = [Costs.of(factor, Layout.single(n)) for factor in np.geomspace(1.0, 100.0, clients)]
+    steady, residuals = rng.laplace(size=(clients, n)), np.zeros((clients, n), np.float32)
+    known = {k: Known(100, n * float(costs[k].per_kept[0]), exponent=rule.norm) for k in range(clients)}
+    allocation, books, ratios = OnePrice(share=0.01, control="ascent"), Books(), []
+    budget = 0.01 * sum(each.dense_j for each in known.values())
+    for number in range(80):
+        a = residuals + (steady + 0.3 * rng.laplace(size=(clients, n))).astype(np.float32)
+        orders, books = hand_out(allocation, books, known)
+        kept = {k: select(a[k], costs[k], rule, order.budget) for k, order in orders.items()}
+        for k, order in orders.items():
+            if order.price is None:
+                known[k] = replace(known[k], margin=curve_of(a[k], costs[k], rule).price_at(kept[k].spent))
+            else:
+                known[k] = replace(known[k], wanted_j=select(a[k], costs[k], rule, Price(order.price)).spent)
+        books = book(allocation, books, orders, {k: each.spent for k, each in kept.items()}, known)
+        if number >= 30:
+            value = sum(mass(each.values, rule.norm) for each in kept.values()) / clients**rule.norm
+            ratios.append(value / pooled(a, costs, [1 / clients] * clients, rule, budget).certificate.bound)
+        residuals = a
+        for k, each in kept.items():
+            residuals[k, each.indices] = 0.0
+    assert np.mean(ratios) >= 0.98
+    assert min(ratios) >= 0.9
+    assert books.gain < 1.0
 
 
 # ---------------------------------------------------------------- bad input

@@ -47,7 +47,8 @@ class OnePrice(msgspec.Struct, frozen=True, tag_field="name", tag="OnePrice", fo
         control: what fixes the price. ``curves``: the clients' energy-price curves, of this round or of an earlier
             one; every client may spend what its curve says, and the sum is the budget. ``ascent``: what clients wanted
             to spend at the last price; nobody sends a curve, and what is left of a round's budget goes to the next.
-        step: with ascent, the price is multiplied by ``(wanted / target)^step`` after each round.
+        step: with ascent, the price is multiplied by ``(wanted / target)^step`` after each round, and by less where
+            that went too far before.
         least_share: each client may spend at least this share of an equal part of the budget, whatever it is worth.
     """
 

@@ -29,6 +29,8 @@ from joulewise.rules import Budget, Density, Joules
 
 FURTHEST = 64.0
 """Times that the wanted energy may be off from the target, as far as one move of the price looks at it."""
+LEAST_GAIN, GROWTH = 1.0 / 64.0, 1.25
+"""Of a step of ascent: how small it may become, and how fast it grows again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,16 @@ class Books:
         allowed_j: budgets of all rounds so far.
         spent_j: what clients spent, each at most what it was allowed to.
         rounds: how many.
+        gain: share of a step of ascent that is taken: halved where the last one went too far.
+        excess: ``log(wanted / target)`` at the last step.
     """
 
     price: float | None = None
     allowed_j: float = 0.0
     spent_j: float = 0.0
     rounds: int = 0
+    gain: float = 1.0
+    excess: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +100,9 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
     sound = {client: each and checked(client, each) for client, each in known.items()}
     if isinstance(allocation, EqualCount):
         return {client: Order(Density(allocation.share)) for client in known}, books
-    density = allocation.share
-    strangers = [client for client, each in sound.items() if each is None and density is not None]
-    orders = {client: Order(Density(density)) for client in strangers if density is not None}
+    orders = {}
+    if allocation.share is not None:
+        orders = {client: Order(Density(allocation.share)) for client, each in sound.items() if each is None}
     counted = {client: each for client, each in sound.items() if client not in orders}
     if not counted:
         return orders, books
@@ -208,8 +214,10 @@ def book(
 ) -> Books:
     """Write down what a round spent, and move the price where it follows from that.
 
-    With ascent the price is multiplied by ``(wanted / target)^step``: a step of dual ascent in its logarithm, with
-    clients that want more than the target making it dearer. The target is what the next round may spend.
+    With ascent the price is multiplied by ``(wanted / target)^(step gain)``: a step of dual ascent in its logarithm,
+    with clients that want more than the target making it dearer. The target is what the next round may spend. Where
+    residuals wait just below the price, a slightly lower one releases many of them: a step that went past the target
+    halves the gain of the next, and one that did not lets it grow by a quarter.
 
     Args:
         allocation: how joules are divided.
@@ -226,7 +234,7 @@ def book(
         >>> rule, books = OnePrice(budget_j=10.0, control="ascent"), Books(price=1.0)
         >>> orders, books = hand_out(rule, books, known)
         >>> book(rule, books, orders, {4: 2.0, 9: 8.0}, known)
-        Books(price=2.0, allowed_j=10.0, spent_j=10.0, rounds=1)
+        Books(price=2.0, allowed_j=10.0, spent_j=10.0, rounds=1, gain=1.0, excess=1.386...)
     """
     sound = {client: checked(client, known[client]) for client in orders if client in known}
     spent = math.fsum(_counted(client, claim, orders, sound) for client, claim in spent_j.items())
@@ -237,7 +245,7 @@ def book(
     heard = {client: each for client, each in sound.items() if client in spent_j}
     if books.price is None:
         return replace(after, price=_first_price(heard))
-    return replace(after, price=_moved(allocation, after, books.price, orders, heard))
+    return _moved(allocation, after, books.price, orders, heard)
 
 
 def _counted(client: int, claim: float, orders: Mapping[int, Order], known: Mapping[int, Known]) -> float:
@@ -259,7 +267,7 @@ def _first_price(heard: Mapping[int, Known]) -> float | None:
 
 def _moved(
     allocation: OnePrice, books: Books, price: float, orders: Mapping[int, Order], heard: Mapping[int, Known]
-) -> float:
+) -> Books:
     """The price after one step, from clients that had a price and said what they wanted at it."""
     asked = {
         client: each.wanted_j
@@ -269,12 +277,14 @@ def _moved(
     caps = {client: each.budget.budget for client, each in orders.items() if isinstance(each.budget, Joules)}
     mine, total = math.fsum(caps.get(client, 0.0) for client in asked), math.fsum(caps.values())
     if not total or not mine:
-        return price
+        return books
     # One that wants less than its floor spends the floor.
     floor = allocation.least_share * total / len(caps)
     wanted = math.fsum(max(floor, each) for each in asked.values())
     target = max(0.0, books.allowed_j / books.rounds + books.allowed_j - books.spent_j) * mine / total
     if not target:
-        return price
-    ratio = min(FURTHEST, max(1.0 / FURTHEST, wanted / target))
-    return min(1e300, max(1e-300, price * math.pow(ratio, allocation.step)))
+        return books
+    excess = math.log(min(FURTHEST, max(1.0 / FURTHEST, wanted / target)))
+    gain = max(LEAST_GAIN, books.gain / 2) if excess * books.excess < 0 else min(1.0, books.gain * GROWTH)
+    moved = min(1e300, max(1e-300, price * math.exp(allocation.step * gain * excess)))
+    return replace(books, price=moved, gain=gain, excess=excess)
