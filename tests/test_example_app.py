@@ -67,6 +67,16 @@ def test_it_learns_at_one_percent():
     assert 10 * int(down) < 3 * 255_336  # What changed, and no whole model.
 
 
+def test_one_budget_lets_who_sends_at_less_send_more(tmp_path):
+    settings = {"num-server-rounds": 2, "allocation-share": 0.01}
+    lines = example_app.run(settings, example_app.node_configs(tmp_path)).splitlines()[:2]
+    (first, first_joules), (second, second_joules) = (
+        (int(re.search(r"(\d+) bytes up", line)[1]), float(re.search(r"([0-9.]+) J", line)[1])) for line in lines
+    )
+    assert second > 10 * first  # Nearly all of it from the board on Ethernet.
+    assert second_joules <= first_joules
+
+
 def test_its_readme_sets_what_the_app_reads(tmp_path):
     given = " ".join(re.findall(r'--run-config\s+"([^"]*)"', deployment.README))
     assert set(re.findall(r"([a-z.-]+)=", given)) <= example_app.CONFIG.keys()

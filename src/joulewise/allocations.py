@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import msgspec
 
 from joulewise.errors import RuleError
 
+MOST_J = 1e100
+"""Budgets of many rounds can be added up without overflow."""
 
-class EqualCount(msgspec.Struct, frozen=True, tag_field="name", tag="EqualCount", forbid_unknown_fields=True):
+
+class EqualCount(
+    msgspec.Struct, frozen=True, tag_field="name", tag="EqualCount", forbid_unknown_fields=True, repr_omit_defaults=True
+):
     """Every client keeps the same share of its coordinates, whatever that costs it.
 
     Args:
@@ -23,7 +27,14 @@ class EqualCount(msgspec.Struct, frozen=True, tag_field="name", tag="EqualCount"
         _between("EqualCount(share)", self.share)
 
 
-class EqualJoules(msgspec.Struct, frozen=True, tag_field="name", tag="EqualJoules", forbid_unknown_fields=True):
+class EqualJoules(
+    msgspec.Struct,
+    frozen=True,
+    tag_field="name",
+    tag="EqualJoules",
+    forbid_unknown_fields=True,
+    repr_omit_defaults=True,
+):
     """Every client may spend the same energy; what one cannot use goes to the others in equal parts.
 
     Args:
@@ -38,7 +49,9 @@ class EqualJoules(msgspec.Struct, frozen=True, tag_field="name", tag="EqualJoule
         _one_budget(self, self.budget_j, self.share)
 
 
-class OnePrice(msgspec.Struct, frozen=True, tag_field="name", tag="OnePrice", forbid_unknown_fields=True):
+class OnePrice(
+    msgspec.Struct, frozen=True, tag_field="name", tag="OnePrice", forbid_unknown_fields=True, repr_omit_defaults=True
+):
     """A joule has one price for all clients: each keeps what is worth more to the average than that.
 
     Args:
@@ -82,5 +95,5 @@ def _one_budget(allocation: EqualJoules | OnePrice, budget_j: float | None, shar
         raise RuleError(f"{name} needs one of budget_j and share, but has budget_j={budget_j} and share={share}")
     if share is not None:
         _between(f"{name}(share)", share)
-    elif budget_j is not None and not 0 < budget_j < math.inf:
-        raise RuleError(f"{name}(budget_j) must be finite and above 0, but is {budget_j}")
+    elif budget_j is not None and not 0 < budget_j <= MOST_J:
+        raise RuleError(f"{name}(budget_j) must be finite and above 0, at most {MOST_J:g}, but is {budget_j}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 from joulewise.curves import Curve
 from joulewise.errors import PayloadError
+
+MOST = 1e100
+"""No energy and no value per joule is larger, in any unit; sums and powers of such numbers do not overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +16,8 @@ class Known:
     """What the server knows of a client, from its last reply that was verified.
 
     Args:
-        examples: that it trained on; its share of them is its weight in the average.
+        examples: that it trained on, or whatever else replies are weighed by; its share of them is its weight in the
+            average.
         dense_j: what sending everything would cost it.
         curve: what its masks cost at each price; with ``control="curves"``.
         wanted_j: energy of all its coordinates worth at least the price of its last order (what `select` spends under
@@ -24,7 +27,7 @@ class Known:
         exponent: p: 1 where values are magnitudes (CWMP), 2 where they are squares (Projection).
     """
 
-    examples: int
+    examples: float
     dense_j: float
     curve: Curve | None = None
     wanted_j: float | None = None
@@ -49,9 +52,9 @@ def checked(client: int, known: Known) -> Known:
     """
     for name, value, fine in (
         ("examples", known.examples, 0 <= known.examples <= 2**53),
-        ("dense_j", known.dense_j, 0 < known.dense_j < math.inf),
-        ("wanted_j", known.wanted_j, known.wanted_j is None or 0 <= known.wanted_j < math.inf),
-        ("margin", known.margin, known.margin is None or 0 <= known.margin < math.inf),
+        ("dense_j", known.dense_j, 0 < known.dense_j <= MOST),
+        ("wanted_j", known.wanted_j, known.wanted_j is None or 0 <= known.wanted_j <= MOST),
+        ("margin", known.margin, known.margin is None or 0 <= known.margin <= MOST),
     ):
         if not fine:
             above = "above 0" if name == "dense_j" else "of at least 0"

@@ -136,8 +136,8 @@ def _by_curves(
     equal = budget_j / len(known)
     parts = equal_parts(equal * len(plain), _ceilings(plain)).tolist()
     energies = dict(zip(plain, parts, strict=True))
-    if curves:
-        weights, exponent = _weights(known)
+    weights, exponent = _weights(known)
+    if any(weights[client] for client in curves):
         room, floors = budget_j - math.fsum(parts), [allocation.least_share * equal] * len(curves)
         found = one_price(list(curves.values()), [weights[client] for client in curves], exponent, room, floors)
         books = replace(books, price=found.price)
@@ -223,7 +223,8 @@ def book(
         allocation: how joules are divided.
         books: that `hand_out` gave.
         orders: that it handed out.
-        spent_j: what each client says that it spent, of those whose reply was used. More than its cap counts as that.
+        spent_j: what each client says that it spent, of those whose reply was used. More than its cap counts as that,
+            and so does a reply that was lost: its client may have spent that much.
         known: what is known of the clients now.
 
     Raises:
@@ -237,7 +238,7 @@ def book(
         Books(price=2.0, allowed_j=10.0, spent_j=10.0, rounds=1, gain=1.0, excess=1.386...)
     """
     sound = {client: checked(client, known[client]) for client in orders if client in known}
-    spent = math.fsum(_counted(client, claim, orders, sound) for client, claim in spent_j.items())
+    spent = math.fsum(_counted(client, spent_j.get(client), orders, sound) for client in {**orders, **spent_j})
     allowed = books.allowed_j + _budget(allocation, sound)
     after = replace(books, allowed_j=allowed, spent_j=books.spent_j + spent, rounds=books.rounds + 1)
     if not isinstance(allocation, OnePrice) or allocation.control == "curves":
@@ -248,13 +249,16 @@ def book(
     return _moved(allocation, after, books.price, orders, heard)
 
 
-def _counted(client: int, claim: float, orders: Mapping[int, Order], known: Mapping[int, Known]) -> float:
-    """What a client says that it spent, at most what it was allowed to."""
-    if client not in orders or not 0 <= claim < math.inf:
+def _counted(client: int, claim: float | None, orders: Mapping[int, Order], known: Mapping[int, Known]) -> float:
+    """What a client says that it spent, at most what it was allowed to; all of that where it says nothing."""
+    if client not in orders or not (claim is None or 0 <= claim < math.inf):
         expected = "a finite number of at least 0" if client in orders else "nothing: it has no order of this round"
         raise PayloadError(f"client {client} reports spent_j = {claim}, expected {expected}")
     budget = orders[client].budget
-    return min(claim, budget.budget if isinstance(budget, Joules) else known[client].dense_j)
+    if isinstance(budget, Joules):
+        return budget.budget if claim is None else min(claim, budget.budget)
+    dense_j = known[client].dense_j if client in known else 0.0  # Then nothing of it is in the budget either.
+    return dense_j if claim is None else min(claim, dense_j)
 
 
 def _first_price(heard: Mapping[int, Known]) -> float | None:

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from digits_app import task
-from joulewise.flower import Sparse
+from joulewise.flower import OnePrice, Sparse
 
 app = ServerApp()
 
@@ -18,14 +18,15 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Train with FedAvg and print what each round took and gave."""
     config = context.run_config
-    nodes = int(config["nodes"])
+    nodes, share = int(config["nodes"]), float(config["allocation-share"])
     strategy = Sparse(
         FedAvg(
             fraction_evaluate=float(config["fraction-evaluate"]),
             min_train_nodes=nodes,
             min_evaluate_nodes=nodes,
             min_available_nodes=nodes,
-        )
+        ),
+        allocation=OnePrice(share=share) if share else None,
     )
     result = strategy.start(
         grid=grid,

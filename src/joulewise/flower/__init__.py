@@ -7,6 +7,7 @@ strategy = Sparse(FedAvg(...))
 from joulewise.errors import MissingExtra
 
 try:
+    from joulewise.fleet import EqualCount, EqualJoules, OnePrice
     from joulewise.flower.grid import SparseGrid
     from joulewise.flower.lossy import Lossy
     from joulewise.flower.metering import Pricing
@@ -21,9 +22,12 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "ContextStore",
+    "EqualCount",
+    "EqualJoules",
     "FileStore",
     "Lossy",
     "MemoryStore",
+    "OnePrice",
     "Pricing",
     "Rows",
     "Sparse",

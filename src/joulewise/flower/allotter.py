@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -10,16 +11,20 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from flwr.app import Message
 
 from joulewise import fleet
 from joulewise.curves import POINTS, Curve
+from joulewise.devices import Unit
 from joulewise.errors import FederationError, PayloadError
 from joulewise.fleet import Allocation, Books, Known, OnePrice
-from joulewise.flower import orders
+from joulewise.flower import orders, wire
+from joulewise.flower.metering import Dense
 from joulewise.flower.orders import Order
 from joulewise.flower.wire import Reply
 from joulewise.rules import Density, Joules
 
+_NORMS = {1: "magnitudes", 2: "squares"}
 _log = logging.getLogger("joulewise")
 
 
@@ -27,7 +32,8 @@ class Allotter:
     """Hands out a fleet's joules before a round and books them after it.
 
     Nodes are counted in the order of their numbers (partitions, where they have said theirs), so that sums are the
-    same on every engine.
+    same on every engine. Nothing that a node says stops a round: what cannot be used is logged, and the node counts as
+    one of which nothing is known.
 
     Args:
         allocation: how joules are divided.
@@ -37,6 +43,7 @@ class Allotter:
         self.allocation = allocation
         self.books = Books()
         self._known: dict[int, Known] = {}
+        self._units: dict[int, Unit] = {}
         self._numbers: dict[int, int] = {}
         self._orders: dict[int, fleet.Order] = {}
         self._spent: dict[int, float] = {}
@@ -50,25 +57,58 @@ class Allotter:
             batch: the round, or what stands for it.
 
         Raises:
-            FederationError: these are further nodes of a round whose joules are handed out already.
+            FederationError: these are further nodes of a round whose joules are handed out already, or a node is asked
+                twice, which would spend its part twice.
         """
-        asked = sorted(dict.fromkeys(nodes), key=lambda node: (self._numbers.get(node, node), node))
-        if self._orders and (batch is self._batch or (isinstance(batch, int) and batch == self._batch)):
+        asked = sorted(nodes, key=lambda node: (self._numbers.get(node, node), node))
+        again = self._orders and (batch is self._batch or (isinstance(batch, int) and batch == self._batch))
+        if again or len(set(asked)) < len(asked):
             raise FederationError(
-                "the joules of this round are handed out, and more nodes are asked to train in it; with an allocation "
-                "send all train requests of a round in one call"
+                "the joules of this round are handed out, and more nodes, or one of them again, are asked to train in "
+                "it; with an allocation send all train requests of a round in one call, one to each node"
             )
         self.close()
         self._batch = batch
-        self._orders, self.books = fleet.hand_out(
-            self.allocation, self.books, {node: self._known.get(node) for node in asked}
-        )
+        self._orders, self.books = self._handed_out(asked)
         return {node: self._order(order).text() for node, order in self._orders.items()}
+
+    def _handed_out(self, asked: list[int]) -> tuple[dict[int, fleet.Order], Books]:
+        alike = self._alike(asked, told=True)
+        known = {node: alike.get(node) for node in asked}
+        try:
+            return fleet.hand_out(self.allocation, self.books, known)
+        except FederationError as error:  # A price that overflows, to which nodes have driven it.
+            _log.warning("the price of a joule is found anew: %s", error)
+            return fleet.hand_out(self.allocation, replace(self.books, price=None), known)
+
+    def _alike(self, nodes: Iterable[int], told: bool = False) -> dict[int, Known]:
+        """What is known of nodes that count energy, and value where it has a price, as most of these do."""
+        known = {node: self._known[node] for node in nodes if node in self._known}
+        forms = {node: self._form(node) for node in known}
+        counts = Counter(forms.values())
+        usual = min(counts, key=lambda form: (-counts[form], form), default=None)
+        for node, form in forms.items():
+            if form != usual and told:
+                _log.warning(
+                    "node %d: what it says of its energy is left out: it counts %s, but most nodes of this round %s; "
+                    "give all nodes devices of one unit, and rules of one norm",
+                    node, " and ".join(form), " and ".join(usual or ()),
+                )  # fmt: skip
+        return {node: each for node, each in known.items() if forms[node] == usual}
+
+    def _form(self, node: int) -> tuple[str, ...]:
+        unit = (f"energy in {self._units.get(node, 'J')}",)
+        priced = isinstance(self.allocation, OnePrice)
+        return (*unit, f"value in {_NORMS[self._known[node].exponent]}") if priced else unit
 
     def _order(self, order: fleet.Order) -> Order:
         assert isinstance(order.budget, Joules | Density)  # No allocation hands out anything else.
         by_curves = isinstance(self.allocation, OnePrice) and self.allocation.control == "curves"
         return Order(order.budget, order.price, POINTS if by_curves else 0)
+
+    def labelled(self, labels: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """Rules of nodes with the allocation in the place of their budgets, which differ by node and round."""
+        return tuple((rule, repr(self.allocation)) for rule, _ in labels)
 
     def allowed_j(self, node: int) -> float | None:
         """Energy that a node's mask may cost in this round; None where it was given a density."""
@@ -80,14 +120,25 @@ class Allotter:
         order = self._orders.get(node)
         return None if order is None else order.price
 
-    def heard(self, node: int, number: int, sent: Reply, examples: int) -> None:
-        """Take down what a node says, whose reply can be used; nonsense is logged, and nothing is known of it then."""
+    def heard(self, node: int, number: int, sent: Reply, weight: float, dense: Dense | None = None) -> None:
+        """Take down what a node says, whose reply can be used; nonsense is logged, and nothing is known of it then.
+
+        Args:
+            node: who.
+            number: its partition, or what stands for it in rows.
+            sent: its reply.
+            weight: of its reply in the average.
+            dense: what the server knows itself of its device; None to believe the node.
+        """
         self._numbers[node] = number
         try:
             said, curve = orders.heard(sent.said, sent.curve)
-            if said is None:
+            if said is None:  # Of a node that does not obey, what it said once holds no longer.
+                self._known.pop(node, None)
                 return
-            known = Known(examples, said.dense_j, curve, said.wanted_j, said.margin, said.exponent)
+            if dense is not None:
+                self._units[node] = dense.check(said.dense_j)
+            known = Known(weight, said.dense_j, curve, said.wanted_j, said.margin, said.exponent)
             self._known[node] = fleet.checked(node, known)
             self._spent[node] = said.spent_j
         except PayloadError as error:
@@ -97,10 +148,9 @@ class Allotter:
     def close(self) -> None:
         """The round is over, whether its replies were used or not: what was spent is spent."""
         if self._orders:
-            spent = {
-                node: energy for node, energy in self._spent.items() if node in self._orders and node in self._known
-            }
-            self.books = fleet.book(self.allocation, self.books, self._orders, spent, self._known)
+            known = self._alike(self._orders)
+            spent = {node: energy for node, energy in self._spent.items() if node in self._orders and node in known}
+            self.books = fleet.book(self.allocation, self.books, self._orders, spent, known)
         self._orders, self._spent, self._batch = {}, {}, None
 
     # ---------------------------------------------------------------- checkpoints
@@ -124,8 +174,21 @@ class Allotter:
             self._known[node], self._numbers[node] = Known(**fields, curve=curve), int(partition)
 
 
+def refuse_legacy(requests: Iterable[Message]) -> None:
+    """Servers of the legacy API ask each node by itself, so that no call has a round to divide joules in.
+
+    Raises:
+        FederationError: these are requests of such a server.
+    """
+    if any(wire.LEGACY in request.content for request in requests):
+        raise FederationError(
+            "legacy servers ask each node by itself, so that there is no round whose joules could be divided; use "
+            "Sparse(strategy, allocation=...) with a strategy of flwr.serverapp"
+        )
+
+
 class _Client(msgspec.Struct, frozen=True):
-    examples: int
+    examples: float
     dense_j: float
     curve: bytes | None
     wanted_j: float | None

@@ -8,7 +8,7 @@ import msgspec
 
 from joulewise.codec import Decoded
 from joulewise.flower import wire
-from joulewise.flower.metering import Exchange, Pricing
+from joulewise.flower.metering import Dense, Exchange, Pricing
 from joulewise.flower.parcels import Booked
 from joulewise.layout import Layout
 from joulewise.results import ClientResult
@@ -56,6 +56,10 @@ class Books:
         self._results.append(msgspec.structs.replace(result, partition=number, allowed=allowed, price=price))
         self._labels.append((sent.rule, sent.budget))
         return number
+
+    def dense(self, device: str, layout: Layout) -> Dense | None:
+        """What is known here of a device, to check claims by; None where the nodes are believed."""
+        return None if self._pricing is None else self._pricing.dense(device, layout)
 
     def in_flash(self, device: str) -> bool:
         """Whether the weights of a device lie in flash, as far as is known here."""

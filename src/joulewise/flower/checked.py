@@ -129,6 +129,13 @@ def examples(reply: Message) -> int:
     return next((int(count) for count in counts if isinstance(count, int | float)), 0)
 
 
+def weight(reply: Message, expected: Expected) -> float:
+    """What a reply counts in the average; its examples where the strategy does not say by which metric it weighs."""
+    metrics = {name: value for record in wire.of_kind(reply.content, MetricRecord) for name, value in record.items()}
+    found = metrics.get(expected.weight) if expected.weight is not None else None
+    return float(found) if isinstance(found, int | float) else float(examples(reply))
+
+
 def _metric_problem(reply: Message, expected: Expected) -> str | None:
     records = wire.of_kind(reply.content, MetricRecord)
     if expected.alike and len(records) != 1:

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from joulewise.codec import decode
 from joulewise.errors import JoulewiseError, PayloadError
 from joulewise.fleet import Allocation
-from joulewise.flower import checked, local, wire
+from joulewise.flower import allotter, checked, local, wire
 from joulewise.flower.allotter import Allotter
 from joulewise.flower.books import Books
 from joulewise.flower.checked import Expected
@@ -175,7 +175,9 @@ class SparseGrid(Grid):
 
     def take_exchanges(self) -> tuple[tuple[Exchange, ...], tuple[tuple[str, str], ...]]:
         """What crossed since the last call, refused replies included; and the rules and budgets of compressed ones."""
-        return self._books.take_exchanges()
+        exchanges, labels = self._books.take_exchanges()
+        # The budget of the run; what each node has of it is another one in each round.
+        return exchanges, labels if self.allotter is None else self.allotter.labelled(labels)
 
     @property
     def accepted(self) -> dict[int, int]:
@@ -198,6 +200,8 @@ class SparseGrid(Grid):
         """The requests with what each node's mask may cost."""
         trains = [request for request in requests if wire.is_train(request)]
         if self.allotter is not None and trains:
+            if self.expected.weight is None:
+                allotter.refuse_legacy(trains)
             orders = self.allotter.ask([request.metadata.dst_node_id for request in trains], batch_of(trains[0]))
             for request in trains:
                 order = orders[request.metadata.dst_node_id]
@@ -257,7 +261,8 @@ class SparseGrid(Grid):
             return self._books.used(node, sent, decoded, base.layout, booked, examples)
         given = self.allotter.allowed_j(node), self.allotter.price(node)
         number = self._books.used(node, sent, decoded, base.layout, booked, examples, *given)
-        self.allotter.heard(node, number, sent, examples)
+        dense = self._books.dense(sent.device, base.layout)
+        self.allotter.heard(node, number, sent, checked.weight(reply, self.expected), dense)
         return number
 
     # What follows hands over to the Grid within.

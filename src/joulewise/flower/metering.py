@@ -14,6 +14,7 @@ The 940 B are the mean that a counting proxy saw with Flower 1.41 (kind: model);
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -24,8 +25,8 @@ from flwr.app import Message, MetricRecord
 
 from joulewise.codec import Decoded, encode_detailed
 from joulewise.costs import Costs
-from joulewise.devices import Device, list_devices, load_device, shipped
-from joulewise.errors import CostError
+from joulewise.devices import Device, Unit, list_devices, load_device, shipped
+from joulewise.errors import CostError, PayloadError
 from joulewise.flower import wire
 from joulewise.flower.held import Receipt
 from joulewise.flower.parcels import Booked, Download, model_of
@@ -94,6 +95,39 @@ def _crossing(message: Message) -> tuple[int, int]:
     return wire.crossing(message.content) if message.has_content() else (0, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """What sending everything costs on a device at most, by the server's own prices.
+
+    Args:
+        device: as the node calls it.
+        unit: of its energy; None where the server has no prices for it.
+        most: of any value type and density.
+    """
+
+    device: str
+    unit: Unit | None = None
+    most: float = 0.0
+
+    def check(self, claim: float) -> Unit:
+        """The unit of what a node says that sending everything costs it.
+
+        Raises:
+            PayloadError: there are no prices to check it by, or it is more than that.
+        """
+        if self.unit is None:
+            raise PayloadError(
+                f"there are no prices here for its device {self.device!r}; name its file at the server, with "
+                "Pricing(devices=[...])"
+            )
+        if claim > self.most * (1 + 1e-9):
+            raise PayloadError(
+                f"it reports dense_j = {claim:g} {self.unit}, but sending everything costs at most {self.most:g} on "
+                f"{self.device}; give both sides the same profile and the same boundary"
+            )
+        return self.unit
+
+
 @dataclass(frozen=True)
 class Pricing:
     """What the server knows of the devices of its nodes.
@@ -131,6 +165,14 @@ class Pricing:
         """Whether the weights of that device lie in flash, so that it matters which of them a new model changes."""
         device = self.device(name)
         return device is not None and device.memory is not None and flash_of(device.memory) is not None
+
+    def dense(self, name: str, layout: Layout) -> Dense:
+        """What the server knows of the device of that name."""
+        device = self.device(name)
+        try:
+            return Dense(name) if device is None else Dense(name, device.unit, _most(layout, device, self.boundary))
+        except CostError:  # The device lacks what the boundary needs.
+            return Dense(name)
 
     def checked(self, sent: Reply, decoded: Decoded, layout: Layout, booked: Booked, examples: int) -> ClientResult:
         """A reply's result with everything in it that the server can work out, and without charges otherwise."""
@@ -185,6 +227,13 @@ def _shipped(name: str) -> Device:
 def _costs(layout: Layout, device: Device, values: tuple[ValueType, ...], boundary: Boundary) -> Costs:
     """Prices at any density: what a message took as encoded does not depend on it."""
     return price(layout, device, np.array([VALUE_BITS[each] for each in values]), boundary=boundary)
+
+
+@lru_cache(maxsize=64)
+def _most(layout: Layout, device: Device, boundary: Boundary) -> float:
+    """Energy of all coordinates, each as dear as if it were sent alone, in the widest type."""
+    costs = price(layout, device, max(VALUE_BITS.values()), 1.0 / max(2, layout.n), boundary=boundary)
+    return math.fsum((costs.per_kept * layout.sizes).tolist())
 
 
 # ---------------------------------------------------------------- sums of a round

@@ -105,7 +105,7 @@ def parse(text: object) -> Order:
         if not isinstance(text, str) or len(text) > MOST_CHARACTERS:
             raise ValueError(f"it has type {type(text).__name__} or more than {MOST_CHARACTERS} characters")
         return msgspec.json.decode(text, type=Order)
-    except (ValueError, RuleError) as error:  # msgspec's errors are ValueErrors too.
+    except (ValueError, RuleError, RecursionError) as error:  # msgspec's errors are ValueErrors too.
         raise SettingError(
             f"the server's order to this node cannot be read: {error}; use one version of both"
         ) from None
@@ -150,5 +150,5 @@ def heard(said: bytes, curve: bytes) -> tuple[Said | None, Curve | None]:
         return None, None
     try:
         return msgspec.json.decode(said, type=Said), Curve.from_bytes(curve) if curve else None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:  # The latter where it is nested without end.
         raise PayloadError(f"what it says of its order cannot be read: {error}") from None

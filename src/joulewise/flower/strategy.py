@@ -145,16 +145,20 @@ class Sparse(Strategy):
         evaluate_fn: Evaluate | None = None,
     ) -> Result:
         """Run the federation, with replies decoded on the way."""
-        limit = self._most_payload_bytes
-        sparse = grid
-        if not isinstance(grid, SparseGrid):
-            sparse = SparseGrid(
+        sparse = (
+            grid
+            if isinstance(grid, SparseGrid)
+            else SparseGrid(
                 grid,
                 downlink=self._downlink,
-                most_payload_bytes=limit,
+                most_payload_bytes=self._most_payload_bytes,
                 pricing=self._pricing,
                 allocation=self._allocation,
             )
+        )
+        sparse.discard()  # What a run that broke down has left open on the same grid.
+        sparse.take_results()
+        sparse.take_exchanges()
         self._evaluates_here = evaluate_fn is not None
         watched = None if evaluate_fn is None else self._watched(evaluate_fn)
         return super().start(sparse, initial_arrays, num_rounds, timeout, train_config, evaluate_config, watched)

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from durable.sums import zeros
-from joulewise.flower import Sparse, SparseGrid
+from joulewise.flower import OnePrice, Sparse, SparseGrid
 
 app = ServerApp()
 
@@ -47,13 +47,21 @@ class Noted(FedAvg):
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds; each begins when all nodes are there."""
-    config, sparse = context.run_config, SparseGrid(grid)
-    folder = Path(str(config["folder"]))
-    Sparse(Noted(folder, int(config["nodes"]))).start(
+    config = context.run_config
+    folder, share = Path(str(config["folder"])), float(config["allocation-share"])
+    sparse = SparseGrid(grid, allocation=OnePrice(share=share, least_share=0.2) if share else None)
+    Sparse(Noted(folder, int(config["nodes"])), rows=folder / "rows").start(
         grid=sparse,
         initial_arrays=ArrayRecord({name: Array(array) for name, array in zeros().items()}),
         num_rounds=int(config["num-server-rounds"]),
         timeout=float(config["reply-timeout-s"]),
+        evaluate_fn=moved,
     )
     accepted = {str(node): sequence for node, sequence in sparse.accepted.items()}
     (folder / "accepted.json").write_text(json.dumps(accepted), encoding="utf-8")
+
+
+def moved(_: int, arrays: ArrayRecord) -> MetricRecord:
+    """Rows want an accuracy: the share of numbers that are no longer zero."""
+    every = np.concatenate([array.numpy().ravel() for array in arrays.values()])
+    return MetricRecord({"accuracy": np.count_nonzero(every) / every.size})
