@@ -229,6 +229,13 @@ def test_clients_that_are_alike_do_not_need_one_price():
     assert found.verdict.endswith("All clients pay the same for a coordinate. Use EqualCount.")
 
 
+def test_where_everything_fits_one_price_does_not_matter_whatever_clients_pay():
+    found = plan_fleet(updates(), LAYOUT, DEVICES, budgets=[1e9])
+    assert found.verdict == (
+        "One price does not matter here: for the same value EqualCount needs at most 0.0 % more energy. Use EqualCount."
+    )
+
+
 def test_what_is_saved_at_equal_prices_is_laid_to_the_updates():
     found = plan_fleet([0.05 * updates()[0], *updates()[1:]], LAYOUT, [DEVICES[0]] * 3)
     assert found.answer == "matters"
