@@ -36,13 +36,18 @@ def rows(devices="3 near, 2 far", rounds=2, accuracy=True, density=0.1):
     ]
 
 
+def sent_by(seed: int, partition: int, number: int) -> int:
+    """Twice as much in the second round, and the other way about."""
+    return SENT[seed][partition] if number == 1 else 2 * SENT[seed][CLIENTS - 1 - partition]
+
+
 def _client(client, row, rounds, accuracy):
-    sent = SENT[row.seed][client.partition]
+    sent = sent_by(row.seed, client.partition, row.round)
     dear = 1.0 if client.partition < 3 else 10.0
     return msgspec.structs.replace(
         client,
         accuracy=(ACCURACIES[row.seed][client.partition] if row.round == rounds else 0.01) if accuracy else None,
-        kept_by_tensor=(sent, 0) if row.round == 1 else (0, 2 * sent),
+        kept_by_tensor=(sent, 0) if row.round == 1 else (0, sent),
         charges=(
             Charge("kept", dear * sent, "J", "modelled"),
             Charge("fixed", 2.0, "J", "modelled"),
@@ -53,10 +58,11 @@ def _client(client, row, rounds, accuracy):
 
 def shares(device: str, what: str) -> list[float]:
     found = []
-    for sent in SENT.values():
+    for seed in SENT:
+        sent = [sent_by(seed, partition, 1) + sent_by(seed, partition, 2) for partition in range(CLIENTS)]
         near, far = math.fsum(sent[:3]), math.fsum(sent[3:])
         if what == "energy":
-            near, far = near + 6, 10 * far + 4
+            near, far = near + 12, 10 * far + 8
         found.append((near if device == "near" else far) / (near + far))
     return found
 
@@ -101,6 +107,7 @@ def test_devices_are_those_that_the_arm_gives_its_partitions(devices):
 def test_devices_that_cannot_be_told_are_none():
     path = "x/2 of, 3 y.toml"  # looks like two devices
     assert devices_of(labels.settings(replace(arm_of(), devices=(path, path, "b", "b")))) == ()
+    assert devices_of({"devices": "5 near", "clients": 3}) == ("5 near",) * 3
     assert devices_of({}) == devices_of({"devices": "near"}) == devices_of({"devices": 3}) == ()
 
 
@@ -161,3 +168,13 @@ def test_the_page_shows_it_and_so_does_the_command(joule, tmp_path, monkeypatch)
     assert code == 0
     assert made.caption in out
     assert "Worst client (%)" in out
+
+
+def test_the_name_of_a_device_is_never_broken_in_two(joule, tmp_path, monkeypatch):
+    """The rest of synthetic-link-100 would read as synthetic-link-1."""
+    long = [msgspec.structs.replace(row, arm="TopK " * 8) for row in rows("3 synthetic-link-1, 2 synthetic-link-100")]
+    for row in long:
+        rowfile.append(tmp_path / rowfile.FILE_NAME, row)
+    monkeypatch.setattr("joulewise.report.write", lambda _rows, out, *_: (Path(out) / "report.html",))
+    monkeypatch.setenv("COLUMNS", "120")
+    assert "synthetic-link-100" in joule("report", tmp_path)[1]
