@@ -15,6 +15,7 @@ from joulewise.page import AXES, Panel
 from joulewise.pareto import Interval
 from joulewise.pareto import frontier as frontier_of
 from joulewise.summary import RULE_ORDER
+from joulewise.tabular import NONE
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, darkened to show on white and on black.
 COLOURS = ("#808080", "#d58e00", "#0080c8", "#009e73", "#cc6699", "#d55e00")
@@ -80,7 +81,7 @@ def _point(found: Summary, arm: Arm, axis: str, unit: Scale, mark: bool) -> dict
         "Final accuracy": f"{notation.percent(arm.accuracy)} %",
         "Uplink energy": f"{notation.scaled(arm.energy, energy)} {energy.name}",
         "Uplink bytes": f"{notation.scaled(arm.bytes_up, sent)} {sent.name}",
-        "Kept": tables.NONE if arm.kept_share is None else f"{notation.number(100 * arm.kept_share)} %",
+        "Kept": NONE if arm.kept_share is None else f"{notation.number(100 * arm.kept_share)} %",
         "Seeds": len(arm.runs),
     }
 

@@ -293,6 +293,8 @@ def _print_tables(rows: Sequence[Row]) -> None:
     console = open_console()
     for found in tables.table(rows):
         table = empty_table(*found.columns)
+        for column in table.columns:
+            column.no_wrap |= column.header == "Device"  # a name that is broken in two is read as another name
         for row in found.rows:
             table.add_row(*map(escape, row))
         console.print(Text(found.caption, style="bold"), table, *found.notes, sep="\n", markup=False)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
+from joulewise import cli_fleet
 from joulewise.cli_explain import energy
 from joulewise.errors import ArgumentError, ModelError
-from joulewise.terminal import Boundary, Debug, DeviceName, Figure, Json, empty_table, open_console, say
+from joulewise.terminal import Boundary, Debug, Figure, Json, empty_table, open_console, say
 
 if TYPE_CHECKING:
     from joulewise.codec import ValueType
@@ -28,13 +29,23 @@ Option = typer.Option
 
 def plan(
     update: Annotated[
-        str, typer.Argument(metavar="U.npz", help="A recorded update: arrays by name.", show_default=False)
+        list[str],
+        typer.Argument(metavar="U.npz...", help="A recorded update: arrays by name. With --fleet one for each client."),
     ],
     *,
-    device: DeviceName,
+    device: Annotated[
+        list[str],
+        Option(
+            metavar="NAME|FILE", help="Of `joulewise devices list`, or a file. With --fleet one for all or for each."
+        ),
+    ],
     rule: Annotated[
         list[str] | None,
-        Option(metavar="NAME", help="Repeatable. Default: TopK, CWMP and Projection.", show_default=False),
+        Option(
+            metavar="NAME",
+            help="Repeatable. Default: TopK, CWMP and Projection. With --fleet CWMP or Projection; default: CWMP.",
+            show_default=False,
+        ),
     ] = None,
     density: Annotated[
         list[float] | None,
@@ -53,9 +64,30 @@ def plan(
     ] = None,
     boundary: Boundary = None,
     law: Annotated[
-        Literal["quantiles", "normal", "laplace", "generalised-normal", "student-t"],
-        Option(help="Law of magnitudes that is fitted to the update."),
-    ] = "quantiles",
+        Literal["quantiles", "normal", "laplace", "generalised-normal", "student-t"] | None,
+        Option(help="Law of magnitudes that is fitted to the update.", show_default="quantiles"),
+    ] = None,
+    fleet: Annotated[bool, Option("--fleet", help="Divide one budget among several clients.")] = False,
+    share: Annotated[
+        list[float] | None,
+        Option(
+            metavar="SHARE",
+            help="With --fleet: a budget as a share of sending everything; repeatable. Default: 0.3, 1 and 10 %.",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        list[float] | None,
+        Option(metavar="E", help="With --fleet: a budget in the unit of the prices; repeatable.", show_default=False),
+    ] = None,
+    weight: Annotated[
+        list[int] | None,
+        Option(
+            metavar="N",
+            help="With --fleet: examples of each client, in order. Default: those in the file, or all alike.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
     figure: Figure = None,
     debug: Debug = False,
@@ -65,6 +97,11 @@ def plan(
     joulewise run STUDY.toml --record CLIENT:ROUND keeps updates for it.
 
     Example: joulewise plan update.npz --device phone-lte-2021 --density 0.01 --density 0.1 --values float16
+
+    With --fleet: what equal counts, equal joules and one price would keep of the updates of several clients under one
+    budget.
+
+    Example: joulewise plan --fleet a.npz b.npz --device phone-wifi-2020 --device phone-lte-2012 --share 0.01
     """
     from joulewise import explain_figure
     from joulewise import plan as planning
@@ -73,9 +110,27 @@ def plan(
     del debug
     if figure is not None:
         explain_figure.check_ending(figure)
+    one = {"--density": density, "--joules": joules, "--bytes": size, "--values": values, "--law": law}
+    if fleet:
+        cli_fleet.refuse(one, "is for one update; with --fleet give --share or --budget")
+        cli_fleet.plan(
+            update,
+            device,
+            rule or (),
+            weights=weight or (),
+            shares=share or (),
+            budgets=budget or (),
+            boundary=boundary,
+            json=json,
+            figure=figure,
+        )
+        return
+    cli_fleet.refuse({"--share": share, "--budget": budget, "--weight": weight}, "is for several clients; add --fleet")
+    _one("U.npz", update)
+    _one("--device", device)
     budgets = _budgets(density or (), joules or (), size or ())
-    priced = load_device(device)
-    layout, recorded = _read(update)
+    priced = load_device(device[0])
+    layout, recorded = _read(update[0])
     found = planning.plan(
         recorded,
         layout,
@@ -84,20 +139,25 @@ def plan(
         budgets=budgets or planning.BUDGETS,
         values=_values(values or ("float32",)),
         boundary=boundary,
-        law=law,
+        law=law or "quantiles",
     )
     if figure is not None:
         from joulewise import plan_figure
 
-        plan_figure.draw(found, figure, Path(update).stem)
+        plan_figure.draw(found, figure, Path(update[0]).stem)
     if json:
         import msgspec
 
         print(msgspec.json.format(msgspec.json.encode(found)).decode())  # noqa: T201 (for a program to read)
         return
-    _show(found, update)
+    _show(found, update[0])
     if figure is not None:
         say(f"figure: {figure}")
+
+
+def _one(name: str, given: Sequence[str]) -> None:
+    if len(given) > 1:
+        raise ArgumentError(f"{name} is given {len(given)} times, expected once; for several clients add --fleet")
 
 
 def _read(path: str) -> tuple[Layout, Vector]:

@@ -7,6 +7,7 @@ import math
 import msgspec
 
 from joulewise.devices import Unit
+from joulewise.fairness import Fairness
 from joulewise.ledger import MASK_TERMS
 from joulewise.measured import Measured
 from joulewise.pareto import Difference, Interval
@@ -68,6 +69,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
         on_frontier: whether no other complete arm has more accuracy for less energy.
         curve: the arm after each round.
         measured: what meters measured in its rounds, apart from the modelled energy.
+        fairness: how it does for its clients; None where rows know no client's accuracy.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     on_frontier: bool
     curve: tuple[Point, ...]
     measured: tuple[Measured, ...] = ()
+    fairness: Fairness | None = None
 
     @property
     def variant(self) -> str:

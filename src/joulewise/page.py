@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from joulewise import notation, tables
+from joulewise import fairness_table, notation, tables
 from joulewise.outcomes import Arm, Summary
 from joulewise.pareto import SEEDS_FOR_A_CLAIM
 from joulewise.results import Row
-from joulewise.tables import Table
+from joulewise.tabular import Table
 
 AXES = {"energy": "Uplink energy", "bytes_up": "Uplink bytes", "kept": "Coordinates sent"}
 SCALES = {"log": "Logarithmic", "linear": "Linear"}
@@ -98,6 +98,7 @@ def _study(found: Summary, number: int, charts: Charts) -> str:
         _every_arm(found),
         _frontier(found, number, charts),
         _curves(found, number),
+        _fairness(found),
         _split(found),
         _measured(found),
         _comparison(found),
@@ -216,6 +217,11 @@ def _curves(found: Summary, number: int) -> str:
         f"<figcaption>{escape(words)}</figcaption></figure>"
         f"<details><summary>Numbers of these curves</summary>{_table(tables.progress(found))}</details>"
     )
+
+
+def _fairness(found: Summary) -> str:
+    table = fairness_table.fairness(found)
+    return "" if table is None else f"<h3>What it means for the clients</h3>{_table(table)}"
 
 
 def _measured(found: Summary) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from joulewise.devices import Unit
 from joulewise.errors import OutputError
+from joulewise.fairness import fairness
 from joulewise.ledger import TERMS, UPLINK_TERMS
 from joulewise.measured import measured
 from joulewise.outcomes import Arm, Comparison, Point, Run, Summary
@@ -118,6 +119,7 @@ def _finished(runs: Sequence[Run]) -> tuple[Run, ...]:
 def _arm(rows: Sequence[Row], every: Sequence[Run], rounds: int, target: float) -> Arm:
     runs, row = _finished(every), rows[0]
     seeds = {run.seed for run in runs}
+    finished = [one for one in rows if one.seed in seeds]
     reached = [energy_to(run.energy, run.accuracy, target) for run in runs]
     spent = [energy for energy in reached if energy is not None]
     parameters = sum(run.parameters or 0 for run in runs)
@@ -136,7 +138,8 @@ def _arm(rows: Sequence[Row], every: Sequence[Run], rounds: int, target: float) 
         to_target=interval(spent) if spent else None,
         on_frontier=False,
         curve=_curve(runs),
-        measured=measured([one for one in rows if one.seed in seeds]),
+        measured=measured(finished),
+        fairness=fairness(finished),
     )
 
 

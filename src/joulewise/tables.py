@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
+from joulewise.fairness_table import fairness
 from joulewise.ledger import TERMS
 from joulewise.measured import Measured
 from joulewise.metering import Part
@@ -15,35 +14,21 @@ from joulewise.outcomes import Arm, Comparison, Summary
 from joulewise.pareto import SEEDS_FOR_A_CLAIM, Interval
 from joulewise.results import Row
 from joulewise.summary import summary
+from joulewise.tabular import NONE, Table
 
-NONE = "–"
 SHOWN_NOTES = 6
 
 
-class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """A table of text: the first column names the rows, the others hold numbers or words.
-
-    Args:
-        caption: what the table shows.
-        columns: heading of each column.
-        rows: cells, by row.
-        notes: what a reader must know beside the numbers.
-    """
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-
-
 def table(rows: Iterable[Row]) -> tuple[Table, ...]:
-    """The table of each study in the rows, one line for each arm; and what was measured, where something was.
+    """The table of each study in the rows, one line for each arm; what it means for the clients, and what was measured.
+
+    The last two are there where rows know the clients' accuracies, and where something was measured.
 
     Raises:
         OutputError: as `summary`.
     """
-    every = ((tabulate(found), measured(found)) for found in summary(rows))
-    return tuple(one for pair in every for one in pair if one is not None)
+    every = ((tabulate(found), fairness(found), measured(found)) for found in summary(rows))
+    return tuple(one for made in every for one in made if one is not None)
 
 
 def tabulate(found: Summary) -> Table:
