@@ -153,7 +153,7 @@ def test_early_and_late_rounds_follow_their_ratio():
     early, late = spread(Early(ratio=0.5), battery=Battery(15.0)), spread(Late(ratio=0.5), battery=Battery(15.0))
     assert early == pytest.approx([8, 4, 2, 1])
     assert late == pytest.approx([1, 2, 4, 8])
-    assert spread(Early(ratio=1 - 1e-12)) == pytest.approx([3, 3, 3, 3])
+    assert spread(Early(ratio=1 - 1e-15)) == pytest.approx([3, 3, 3, 3])
     assert Late(ratio=0.5).share(10_000) == 0  # no overflow, no division by zero
 
 
@@ -184,6 +184,14 @@ def test_shares_count_on_expected_recharging_and_the_charge_decides():
     assert allowance(battery, start(battery), 0.0, 4, Even(), expected_j=400.0).mask_j == 2.0
 
 
+def test_no_more_is_saved_than_there_is():
+    battery = Battery(2.0, 20.0)
+    for schedule in (Even(), Priced()):
+        allowed = allowance(battery, start(battery), 5.0, 4, schedule, expected_j=400.0)
+        assert allowed.skips
+        assert spend(battery, start(battery), allowed, 0.0, 0.0).saved_j == 2.0
+
+
 @pytest.mark.parametrize("schedule", [Even(), Early(), Late(), Priced()], ids=repr)
 def test_with_an_unknown_number_of_rounds_the_battery_never_empties_and_spends_what_it_gains(schedule):
     battery = Battery(100.0, 200.0)
@@ -210,6 +218,9 @@ def test_with_an_unknown_number_of_rounds_no_round_costs_more_than_half_of_what_
         allowed = allowance(battery, pace, 0.0, None, schedule)
         pace = spend(battery, pace, allowed, 0.0, allowed.mask_j)
         assert pace.charge_j - 36.0 == pytest.approx(64.0 * 0.5**number, rel=0.02)
+    saved = allowance(battery, Pace(46.0, saved_j=5.0), 2.0, None, schedule)
+    assert saved.share_j > 5.0
+    assert saved.mask_j == 3.0  # although what is left pays for no other round like it
     skipped = allowance(battery, Pace(40.0), 2.5, None, schedule)  # more than half of the 4 J
     assert "the share is saved" in skipped.reason
 
@@ -240,6 +251,25 @@ def test_the_shares_of_a_priced_run_are_those_of_its_plan():
         assert allowed.share_j == pytest.approx(1.0)
         pace = spend(battery, pace, allowed, 0.0, took)
     assert allowance(battery, recharge(battery, pace, 4.85), 0.0, 97, Priced()).share_j == pytest.approx(1.05)
+
+
+def test_a_priced_run_saves_its_shares_as_others_do():
+    battery = Battery(10.5)
+    pace = start(battery)
+    for left in range(100, 81, -1):
+        allowed = allowance(battery, pace, 1.0, left, Priced())
+        assert allowed.share_j == pytest.approx(0.105 * (101 - left))
+        assert allowed.skips
+        pace = spend(battery, pace, allowed, 0.0, 0.0)
+    assert allowance(battery, pace, 1.0, 81, Priced()).mask_j == pytest.approx(1.1)
+
+
+def test_the_rate_is_that_of_the_rounds_of_the_run_and_at_most_one_over_most():
+    pace = Pace(100.0, price=1.0, rounds=300, trials=KNOWN)
+    assert allowance(Battery(100.0), pace, 0.0, 100, Priced()).rate == 0.05
+    assert allowance(Battery(100.0), pace, 0.0, 100, Priced(rate=0.15)).rate == 0.15
+    assert allowance(Battery(100.0), pace, 0.0, 100, Priced(rate=0.9)).rate == 0.2
+    assert allowance(Battery(100.0), pace, 0.0, None, Priced()).rate == 0.2  # 1/sqrt(20) is more than 1/5
 
 
 def test_a_price_is_only_an_offer_as_far_as_the_reserve():

@@ -267,8 +267,8 @@ def _priced(pace: Pace, allowed: Allowance, took_j: float, worth: float | None) 
             return pace.price, pace.trials
         known = 0.0 if pace.price is None else pace.trials * math.log(pace.price)
         return _bounded(math.exp((known + math.log(worth)) / (pace.trials + 1))), pace.trials + 1
-    over = took_j / allowed.share_j - 1.0 if allowed.share_j else 0.0
-    return _bounded(allowed.price * math.exp(min(allowed.rate * over, 1.0))), pace.trials
+    over = took_j / allowed.share_j - 1.0  # a round that is joined has a share
+    return _bounded(allowed.price * math.exp(allowed.rate * over)), pace.trials
 
 
 def _bounded(price: float) -> float:

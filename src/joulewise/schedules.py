@@ -15,8 +15,8 @@ from joulewise.errors import PacingError
 
 
 def _first_of(ratio: float, rounds: int) -> float:
-    """First term over the sum of a geometric sequence that falls; accurate for ratios close to 1 too."""
-    return 1.0 if rounds == 1 else (1.0 - ratio) / -math.expm1(rounds * math.log(ratio))
+    """First term over the sum of a geometric sequence that falls."""
+    return (1.0 - ratio) / (1.0 - ratio**rounds)
 
 
 def _known(rounds: int | None, lookahead: int) -> int:

@@ -97,7 +97,7 @@ def offer(
     is_last = np.full(share.shape, rounds_left == 1)
     pays = _largest_within(np.minimum(share, cap), fixed) >= least
     # Where the rest would not pay for another round, it is spent in this one.
-    everything = is_last | (known & pays & (room - share < fixed + least))
+    everything = is_last | (known & (room - share < fixed + least))
     mask = _largest_within(np.where(everything, room, np.minimum(schedule.most * share, cap)), fixed)
     joins = (mask > 0) & (is_last | pays)
     return Offers(share, fresh, np.where(joins, mask, 0.0), joins)
