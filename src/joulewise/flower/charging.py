@@ -122,7 +122,8 @@ class Due:
 
 def begin(supply: Supply) -> Stand:
     """Where the clients stand before the first round."""
-    return Stand(tuple(map(pacing.start, supply.batteries)), (0.0,) * len(supply.batteries))
+    paces = tuple(Pace(float(battery.charge_j)) for battery in supply.batteries)
+    return Stand(paces, (0.0,) * len(paces))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
