@@ -61,13 +61,13 @@ class Offers:
 
 
 def usable(stores: Stores) -> Floats:
-    """Energy above the reserve: the largest that can be taken without passing it; 0 below the reserve.
+    """Energy above the reserve that can be taken without passing it, to the last bit or the one before; 0 below it.
 
     Example:
         >>> usable(Stores.of([5.0, 1.0], 2.0))
         array([3., 0.])
     """
-    return _largest_within(stores.charge, stores.reserve)
+    return _within(stores.charge, stores.reserve)
 
 
 def offer(
@@ -101,10 +101,10 @@ def offer(
     share = stores.saved + fresh
     least = np.minimum(schedule.least_mask * np.asarray(fixed, np.float64), wanted)
     is_last = np.full(share.shape, rounds_left == 1)
-    pays = _largest_within(np.minimum(share, cap), fixed) >= least
+    pays = _within(np.minimum(share, cap), fixed) >= least
     # Where the rest would not pay for another round, it is spent in this one.
     everything = is_last | (known & (room - share < fixed + least))
-    mask = _largest_within(np.where(everything, room, np.minimum(schedule.most * share, cap)), fixed)
+    mask = _within(np.where(everything, room, np.minimum(schedule.most * share, cap)), fixed)
     joins = (mask > 0) & (is_last | pays)
     return Offers(share, fresh, np.where(joins, mask, 0.0), joins)
 
@@ -137,8 +137,8 @@ def fill(stores: Stores, capacity: Any, joules: Any) -> Stores:
     return replace(stores, charge=np.minimum(stores.charge + joules, capacity))
 
 
-def _largest_within(whole: Any, part: Any) -> Floats:
-    """The largest x of at least 0 with ``part + x <= whole`` and ``whole - x >= part`` in floating point."""
+def _within(whole: Any, part: Any) -> Floats:
+    """``whole - part``, or one bit less, so that ``part + x <= whole`` and ``whole - x >= part``; at least 0."""
     rest = np.asarray(np.maximum(np.asarray(whole, np.float64) - part, 0.0))
     passes = (part + rest > whole) | (whole - rest < part)
     # `rest` is rounded by at most half of its last bit, so one bit less is below the exact difference.
