@@ -31,6 +31,7 @@ def bits(outcomes, checkpoint=True):
             outcome.round,
             outcome.server,
             outcome.clients,
+            outcome.skipped,
             outcome.energy_unit,
             {name: (array.dtype, array.shape, array.tobytes()) for name, array in outcome.checkpoint.items()}
             if checkpoint

@@ -7,10 +7,12 @@ import threading
 
 import pytest
 from studies_of_flower import SPARSE, arm, bits
+from test_flower_batteries import FIXED_J, HUNGRY, ROUND_J, powered
 
 from joulewise.compress import Compressor
 from joulewise.errors import FederationError
 from joulewise.flower.app import federate
+from joulewise.pacing import Battery
 from joulewise.rules import Density, TopK
 
 ray = pytest.importorskip("ray")
@@ -75,3 +77,13 @@ def test_an_error_of_a_client_reaches_the_caller_in_one_line():
     assert "one number per tensor" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not ray.is_initialized()
+
+
+def test_batteries_traces_and_availability_have_the_same_bits():
+    batteries = [Battery(charge_j=1.0), Battery(charge_j=3 * ROUND_J), Battery(charge_j=4 * (FIXED_J + 5e-5))]
+    available = tuple((float(number != 2), 1.0, 1.0) for number in range(1, 5))
+    link = tuple((1.0, 1.0 + number / 10, 1.0) for number in range(1, 5))
+    which = powered(HUNGRY, 4, batteries=batteries, available=available, link=link)
+    found = list(federate(which, 4, engine="ray"))
+    assert bits(found, checkpoint=False) == bits(federate(which, 4), checkpoint=False)
+    assert any(outcome.skipped for outcome in found)

@@ -53,7 +53,7 @@ def plan(
 ) -> None:
     """Plan for a fleet and print what was found; arguments are options as they were typed."""
     from joulewise import fleetplan
-    from joulewise.fleetfile import load_fleet
+    from joulewise.fleetrecord import load_fleet
 
     _check_budgets(shares, budgets)
     rule, priced = _rule(rules), _load(devices, boundary)

@@ -205,6 +205,30 @@ def shipped(name: str) -> Device:
     return _decode(file.read_bytes(), f"{name}.toml")
 
 
+def with_link(device: Device, factor: float) -> Device:
+    """The device when a bit costs `factor` times as much on its link, both ways; what a transmission costs once stays.
+
+    Raises:
+        ProfileError: it has no link, or one whose energy per bit follows from its time on air (LoRa).
+
+    Example:
+        >>> phone = load_device("phone-lte-2021")
+        >>> with_link(phone, 2.0).link.up_per_bit / phone.link.up_per_bit
+        2.0
+    """
+    link = device.link
+    if link is None or isinstance(link.up, LoRa):
+        fault = "no link" if link is None else "a LoRa uplink, whose energy per bit follows from its time on air"
+        raise ProfileError(f"the link of {device.name} cannot be made dearer or cheaper: it has {fault}")
+    up, down = _scaled(link.up, factor), None if link.down is None else _scaled(link.down, factor)
+    return msgspec.structs.replace(device, link=msgspec.structs.replace(link, up=up, down=down))
+
+
+def _scaled(direction: Direction, factor: float) -> Direction:
+    dearer = msgspec.structs.replace(direction.marginal, value=direction.marginal.value * factor, kind="assumed")
+    return msgspec.structs.replace(direction, marginal=dearer)
+
+
 def describe(part: msgspec.Struct, path: str = "") -> tuple[Entry, ...]:
     """Every number of a device, or of a part of one that stands at `path`, with its origin.
 

@@ -33,11 +33,13 @@ def of(arms: Sequence[Arm]) -> tuple[str, ...]:
 def settings(arm: Arm) -> dict[str, Setting]:
     """What sets an arm apart, by name, for grouping rows: text, numbers and truth values only.
 
-    ``budget`` is the kind (``density``, ``joules fill``) ``amount`` its number; both are None without one.
+    ``budget`` is the kind (``density``, ``joules fill``) ``amount`` its number; both are None without one. ``schedule``
+    is there where clients have batteries.
     """
     compressor, training = arm.compressor, arm.training
     budget = compressor.budget
-    return {
+    schedule: dict[str, Setting] = {"schedule": text(arm.supply.schedule)} if arm.supply.batteries else {}
+    own: dict[str, Setting] = {
         "rule": text(compressor.rule),
         "budget": None if budget is None else _kind(budget),
         "amount": None if budget is None else _amount(budget),
@@ -57,6 +59,7 @@ def settings(arm: Arm) -> dict[str, Setting]:
         "weight_decay": training.weight_decay,
         "boundary": BOUNDARY,
     }
+    return own | schedule
 
 
 def _kind(budget: Budget) -> str:

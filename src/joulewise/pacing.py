@@ -119,7 +119,7 @@ def start(battery: Battery) -> Pace:
     return Pace(battery.charge_j)
 
 
-def allowance(
+def allowance(  # noqa: PLR0913 (all that decides a round)
     battery: Battery,
     pace: Pace,
     fixed_j: float,
@@ -127,6 +127,7 @@ def allowance(
     schedule: Schedule,
     *,
     expected_j: float = 0.0,
+    wanted_j: float = math.inf,
 ) -> Allowance:
     """Joules that the mask of this round may cost, or the reason to skip it.
 
@@ -135,10 +136,10 @@ def allowance(
     With `Priced` the shares are those planned at the start, and after a round that cost less the price falls: `mask_j`
     is then only a cap, `Priced.most` shares or all that is above the reserve. The last round may use all of it.
 
-    A round is joined where the share pays for `fixed_j` and a mask of `least_mask` times that, else skipped and its
-    share saved; so a client that cannot afford all rounds joins some of them at regular distances. With an unknown
-    number of rounds the share is a constant part of what is left, and a round costs at most half of that: the battery
-    never empties, and in the long run spends what recharging brings.
+    A round is joined where the share pays for `fixed_j` and a mask of `least_mask` times that, or of `wanted_j` where
+    that is less, else skipped and its share saved; so a client that cannot afford all rounds joins some of them at
+    regular distances. With an unknown number of rounds the share is a constant part of what is left, and a round costs
+    at most half of that: the battery never empties, and in the long run spends what recharging brings.
 
     Args:
         battery: of the client.
@@ -148,9 +149,10 @@ def allowance(
         schedule: how energy is spread over rounds.
         expected_j: joules that recharging is expected to bring before the last round; shares count on them, the charge
             decides.
+        wanted_j: the largest energy that its mask has a use for, joules.
 
     Raises:
-        PacingError: `fixed_j`, `rounds_left` or `expected_j` is out of range.
+        PacingError: `fixed_j`, `rounds_left`, `expected_j` or `wanted_j` is out of range.
 
     Example:
         >>> from joulewise.schedules import Even
@@ -162,8 +164,9 @@ def allowance(
     """
     _check_amount("fixed_j", fixed_j)
     _check_amount("expected_j", expected_j)
+    _check_amount("wanted_j", min(wanted_j, sys.float_info.max))
     store = _store(battery, pace)
-    found = stores.offer(store, fixed_j, rounds_left, schedule, expected_j)
+    found = stores.offer(store, fixed_j, rounds_left, schedule, expected_j, wanted_j)
     share_j, mask_j = float(found.share), float(found.mask)
     reason = None if found.joins else _reason(battery, pace, fixed_j, share_j, float(stores.usable(store)))
     price, rate = _asked(pace, rounds_left, schedule)

@@ -51,6 +51,7 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         loss: its training loss; None when unknown or not a finite number.
         allowed: energy that its mask was allotted, in the unit of the charges; None where nobody allotted any.
         price: value per joule that it was asked for, in its own terms; None for none.
+        battery_j: energy in its battery after the round, joules; None where it has none.
     """
 
     partition: int
@@ -66,9 +67,24 @@ class ClientResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     loss: float | None = None
     allowed: float | None = None
     price: float | None = None
+    battery_j: float | None = None
 
     def __post_init__(self) -> None:
         _none_unless_finite(self, "loss")
+
+
+class Skipped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A client that was to take part in a round and did not.
+
+    Args:
+        partition: names the client.
+        reason: why, in words.
+        battery_j: energy in its battery after the round, joules; None where it has none.
+    """
+
+    partition: int
+    reason: str
+    battery_j: float | None = None
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +116,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         round: number of the round; the first is 1.
         server: the server's model after the round.
         clients: the clients that took part, by partition.
+        skipped: those that were to take part and did not, by partition. Left out where there is none.
         energy_unit: unit of every energy in the row; ``relative`` is no physical unit.
         origin: what made the row.
         timing: everything from a clock.
@@ -118,10 +135,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     round: int
     server: ServerResult
     clients: tuple[ClientResult, ...]
+    skipped: tuple[Skipped, ...] | msgspec.UnsetType = msgspec.UNSET
     energy_unit: Unit
     origin: Origin
     timing: Timing
-    measured: tuple[Reading, ...] | msgspec.UnsetType = msgspec.UNSET  # a row without is written as it always was
+    measured: tuple[Reading, ...] | msgspec.UnsetType = msgspec.UNSET  # as `skipped`: a row without is as it always was
 
 
 def uplink_energy(row: Row) -> float:

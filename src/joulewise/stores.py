@@ -71,7 +71,12 @@ def usable(stores: Stores) -> Floats:
 
 
 def offer(
-    stores: Stores, fixed: Any, rounds_left: int | None, schedule: Schedule, expected: Floats | float = 0.0
+    stores: Stores,
+    fixed: Any,
+    rounds_left: int | None,
+    schedule: Schedule,
+    expected: Floats | float = 0.0,
+    wanted: Floats | float = np.inf,
 ) -> Offers:
     """What a round may cost by a schedule.
 
@@ -81,6 +86,7 @@ def offer(
         rounds_left: this round included; None where nobody knows.
         schedule: how energy is spread over rounds.
         expected: energy that recharging is expected to bring before the last round.
+        wanted: the largest energy that a mask has a use for.
 
     Example:
         >>> from joulewise.schedules import Even
@@ -93,7 +99,7 @@ def offer(
     planned = stores.spent - stores.allowed if known and isinstance(schedule, Priced) else -stores.saved
     fresh = np.maximum(room + planned + expected, 0.0) * schedule.share(rounds_left)
     share = stores.saved + fresh
-    least = schedule.least_mask * np.asarray(fixed, np.float64)
+    least = np.minimum(schedule.least_mask * np.asarray(fixed, np.float64), wanted)
     is_last = np.full(share.shape, rounds_left == 1)
     pays = _within(np.minimum(share, cap), fixed) >= least
     # Where the rest would not pay for another round, it is spent in this one.

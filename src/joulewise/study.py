@@ -4,42 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from joulewise import labels, studyfile
+from joulewise import fleetfile, labels, studyfile
 from joulewise.compress import Compressor, ErrorFeedback
-from joulewise.devices import load_device
 from joulewise.errors import ProfileError, RuleError, StudyError
 from joulewise.fleet import OnePrice
+from joulewise.fleetfile import Devices, Fleet
 from joulewise.flower.app import Arm
 from joulewise.flower.choice import StrategyChoice
 from joulewise.learning import Data, Model, Partition, Training
 from joulewise.rounding import ValueType
 from joulewise.rules import LEGAL, Budget, Dense, Rule, budget_text
+from joulewise.schedules import Schedule
 
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Devices = str | dict[str, int]
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table of a study file."""
-
-
-class Fleet(_Part, frozen=True):
-    """The devices of the clients.
-
-    Args:
-        devices: number of clients by device, given to the partitions in this order; or one device for all.
-    """
-
-    devices: Devices
 
 
 class Choice(_Part, frozen=True, omit_defaults=True):
@@ -52,6 +42,7 @@ class Choice(_Part, frozen=True, omit_defaults=True):
         feedback: error feedback, or False for none.
         strategy: how the server averages.
         devices: as in `Fleet`.
+        schedule: as in `Fleet`.
         partition: how the examples are dealt out to the clients.
         learning_rate: as in `Training`.
         local_epochs: as in `Training`.
@@ -63,6 +54,7 @@ class Choice(_Part, frozen=True, omit_defaults=True):
     feedback: ErrorFeedback | bool | None = None
     strategy: StrategyChoice | None = None
     devices: Devices | None = None
+    schedule: Schedule | None = None
     partition: Partition | None = None
     learning_rate: Annotated[float, Meta(gt=0)] | None = None
     local_epochs: Positive | None = None
@@ -86,6 +78,7 @@ class Grid(_Part, frozen=True, omit_defaults=True):
     feedback: tuple[ErrorFeedback | bool, ...] = ()
     strategy: tuple[StrategyChoice, ...] = ()
     devices: tuple[Devices, ...] = ()
+    schedule: tuple[Schedule, ...] = ()
     partition: tuple[Partition, ...] = ()
     learning_rate: tuple[Annotated[float, Meta(gt=0)], ...] = ()
     local_epochs: tuple[Positive, ...] = ()
@@ -102,7 +95,7 @@ class Study(_Part, frozen=True, kw_only=True):
         model: what is trained.
         training: how a client trains.
         strategy: how the server averages.
-        fleet: the devices of the clients.
+        fleet: the devices of the clients, and what these live on.
         compressor: how every arm compresses, where it does not say otherwise.
         grid: arms that are a product of lists.
         arms: single arms.
@@ -140,6 +133,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     source = studyfile.read(path, overrides)
     study = studyfile.decode(source, Study)
     try:
+        fleet = fleetfile.with_traces(study.fleet, Path(path).parent)
+        study = msgspec.structs.replace(study, fleet=fleet)
         expand(study)
     except (StudyError, ProfileError) as error:
         raise type(error)(f"{source.file}: {error}") from None
@@ -152,7 +147,7 @@ def expand(study: Study) -> tuple[Arm, ...]:
     What a rule does not use is dropped (Dense has no budget), and equal arms are one arm.
 
     Raises:
-        StudyError: a rule and a budget do not go together, or devices do not fit the clients.
+        StudyError: a rule and a budget do not go together, or devices, batteries or traces do not fit the clients.
         ProfileError: a device is unknown.
     """
     choices = [*_product(study.grid), *study.arms]
@@ -160,6 +155,7 @@ def expand(study: Study) -> tuple[Arm, ...]:
     for choice in choices or [Choice()]:
         arm = _arm(study, choice)
         arms.setdefault(msgspec.json.encode(arm, order="deterministic"), arm)
+    fleetfile.check_names(study.fleet, {device for arm in arms.values() for device in arm.devices})
     names = labels.of(tuple(arms.values()))
     return tuple(dataclasses.replace(arm, name=name) for arm, name in zip(arms.values(), names, strict=True))
 
@@ -181,16 +177,17 @@ def _arm(study: Study, choice: Choice) -> Arm:
         name: value for name in ("learning_rate", "local_epochs") if (value := getattr(choice, name)) is not None
     }
     partition = choice.partition or study.data.partition
-    devices = study.fleet.devices if choice.devices is None else choice.devices
+    devices = fleetfile.assign(study.fleet.devices if choice.devices is None else choice.devices, study.data.clients)
     return Arm(
         name="",
         data=msgspec.structs.replace(study.data, partition=partition),
         model=study.model,
         training=msgspec.structs.replace(study.training, **changes),
         strategy=strategy,
-        devices=_assign(devices, study.data.clients),
+        devices=devices,
         compressor=compressor,
         rounds=study.rounds,
+        supply=fleetfile.supply_of(study.fleet, choice.schedule, devices, study.rounds, compressor),
     )
 
 
@@ -229,24 +226,3 @@ def _compressor(defaults: Defaults, choice: Choice) -> Compressor:
             advice = "add one, for example density = [0.01, 0.10] under [grid]"
         with_budget = f" with {budget_text(budget)}" if budget else ""
         raise StudyError(f"arm {labels.text(rule)}{with_budget}: {studyfile.in_keys(str(error))}; {advice}") from None
-
-
-def _assign(devices: str | Mapping[str, int], clients: int) -> tuple[str, ...]:
-    counts = {devices: clients} if isinstance(devices, str) else devices
-    if sum(counts.values()) != clients:
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
-        raise StudyError(
-            f"fleet.devices has {sum(counts.values())} devices ({listed}), but data.clients is {clients}; "
-            "make the numbers of devices sum to the clients"
-        )
-    for name, count in counts.items():
-        if count < 1:
-            raise StudyError(f"fleet.devices has {count} of {name}, expected 1 or more; leave out what is not there")
-    units = {name: load_device(name).unit for name in counts}
-    if len(set(units.values())) > 1:
-        listed = ", ".join(f"{name} in {unit}" for name, unit in units.items())
-        raise StudyError(
-            f"fleet.devices mixes units of account ({listed}), which cannot be added up; "
-            "take devices of one unit, and compare the others in a study of their own"
-        )
-    return tuple(name for name, count in counts.items() for _ in range(count))

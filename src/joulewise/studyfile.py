@@ -31,7 +31,7 @@ BUDGETS: dict[str, tuple[str, str]] = {
 
 _RECORDS = "|".join(record for record, _ in BUDGETS.values())
 _RECORD = re.compile(rf"\b({_RECORDS})(\([a-z]+\))?(?= must| budget|,| or |;|$)")
-_NAMED = frozenset({"data", "model", "strategy", "partition", "rule"})
+_NAMED = frozenset({"data", "model", "strategy", "partition", "rule", "schedule"})
 
 
 def in_keys(message: str) -> str:
@@ -192,7 +192,7 @@ def shorthands(source: Source) -> tuple[Table, dict[str, str]]:
     """Write out shorthands: the tables to decode, and for each path in them the path that was typed.
 
     A string is ``{ name = string }`` where a record with a name is expected; ``density = [0.1]`` is a list of
-    budgets; ``feedback = true`` is error feedback without decay or clipping.
+    budgets; ``feedback = true`` is error feedback without decay or clipping; one battery is that of every device.
 
     Raises:
         StudyError: two budgets where one is expected, or an empty list in the grid.
@@ -201,6 +201,8 @@ def shorthands(source: Source) -> tuple[Table, dict[str, str]]:
     tables = _choice(source, source.tables, "$", typed)
     if isinstance(tables.get("data"), dict):
         tables["data"] = _choice(source, tables["data"], "$.data", typed)
+    if isinstance(tables.get("fleet"), dict):
+        tables["fleet"] = _fleet(source, tables["fleet"], typed)
     if isinstance(tables.get("compressor"), dict):
         tables["compressor"] = _choice(source, tables["compressor"], "$.compressor", typed)
     if isinstance(tables.get("grid"), dict):
@@ -225,6 +227,15 @@ def _choice(source: Source, table: Table, where: str, typed: dict[str, str]) -> 
                 f"{source.file}: {where[2:]} has two budgets, {first} and {key}; keep one, or list both in [grid]"
             )
         rewritten[target] = _item(key, value, f"{where}.{target}", f"{where}.{key}", typed)
+    return rewritten
+
+
+def _fleet(source: Source, table: Table, typed: dict[str, str]) -> Table:
+    rewritten = _choice(source, table, "$.fleet", typed)
+    battery = rewritten.get("battery")
+    if isinstance(battery, dict) and not any(isinstance(value, dict) for value in battery.values()):
+        rewritten["battery"] = {"every": battery}
+        typed["$.fleet.battery.every"] = "$.fleet.battery"
     return rewritten
 
 

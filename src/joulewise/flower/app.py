@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -17,19 +15,22 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from joulewise import learning
 from joulewise.compress import Compressor
 from joulewise.devices import Unit, load_device
 from joulewise.errors import StudyError
-from joulewise.flower import inprocess, snapshot, wire
+from joulewise.flower import charging, inprocess, snapshot, wire
+from joulewise.flower.bill import Bill, bill_of
+from joulewise.flower.charging import Charger, Supply
 from joulewise.flower.choice import StrategyChoice
 from joulewise.flower.mod import Sparsify
 from joulewise.flower.rounds import Invited, Round, participants, play, roster
 from joulewise.flower.state import AbstractStore, ContextStore, MemoryStore
 from joulewise.learning import Data, Dataset, Examples, Model, Training
 from joulewise.recorder import Recorder
-from joulewise.results import ClientResult, ServerResult
+from joulewise.results import ClientResult, ServerResult, Skipped
 
 Engine = Literal["inprocess", "ray"]
 Compute = Literal["cpu", "cuda"]
@@ -52,6 +53,7 @@ class Arm:
         devices: profile of each partition.
         compressor: what a client sends.
         rounds: how many.
+        supply: what the clients live on.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Arm:
     devices: tuple[str, ...]
     compressor: Compressor
     rounds: int
+    supply: Supply = Supply()  # noqa: RUF009 (a frozen record)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +78,7 @@ class RoundOutcome:
         energy_unit: of all charges.
         seconds: how long the round took, evaluation included.
         checkpoint: named arrays to go on from; None where this engine or strategy cannot.
+        skipped: the clients that were to take part and did not, by partition.
     """
 
     round: int
@@ -83,6 +87,7 @@ class RoundOutcome:
     energy_unit: Unit
     seconds: float
     checkpoint: dict[str, npt.NDArray[Any]] | None
+    skipped: tuple[Skipped, ...] = ()
 
 
 def federate(
@@ -126,7 +131,8 @@ def federate(
         for finished, checkpoint in rounds:
             server, clients = _evaluated(arm, seed, finished, compute)
             seconds = time.perf_counter() - began
-            yield RoundOutcome(finished.number, server, clients, units.copy().pop(), seconds, checkpoint)
+            (unit,) = units
+            yield RoundOutcome(finished.number, server, clients, unit, seconds, checkpoint, finished.skipped)
             began = time.perf_counter()
 
 
@@ -138,60 +144,41 @@ def _in_process(arm: Arm, seed: int, compute: Compute, resume: Arrays | None, re
     inner = inprocess.InProcessGrid(client_app(arm, seed, compute, store, record), arm.data.clients)
     grid = Invited(inner, arm.strategy.downlink, arm.strategy.allocation)
     nodes = roster(grid.inner, arm.data.clients)
-    partitions = {node: partition for partition, node in nodes.items()}
-    model, first = _initial(arm, seed), 1
+    last = Round(0, _initial(arm, seed), (), stand=charging.begin(arm.supply))
     if resume is not None:
-        model, first = snapshot.model_of(resume), int(resume["round"]) + 1
-        grid.remember({nodes[partition]: last for partition, last in snapshot.accepted_of(resume).items()})
-        for partition, state in snapshot.clients_of(resume).items():
-            store.states[state.run_id, nodes[partition]] = state
-        snapshot.restore_downlink(resume, grid.downlink, store.models, nodes)
-        snapshot.restore(strategy, resume)
-        if grid.allotter is not None and "allotted" in resume:
-            grid.allotter.unpack(resume["allotted"], nodes)
-    for finished in play(strategy, grid, model, range(first, arm.rounds + 1), _guests(arm, seed, nodes)):
-        accepted = {partitions[node]: last for node, last in grid.accepted.items()}
-        states = {partitions[node]: state for (_, node), state in store.states.items()}
-        packed = snapshot.pack(finished.number, finished.arrays, accepted, states, strategy, arm.strategy.make())
-        if packed is not None and arm.strategy.downlink != "off":
-            packed |= snapshot.pack_downlink(grid.downlink, store.models, partitions)
-        if packed is not None and grid.allotter is not None:
-            packed |= {"allotted": grid.allotter.pack(partitions)}
-        yield finished, packed
+        last = snapshot.put_back(resume, grid, store, strategy, nodes)
+    for finished in _played(arm, seed, strategy, grid, nodes, last):
+        yield finished, snapshot.taken(finished, grid, store, (strategy, arm.strategy.make()), nodes)
 
 
 def _on_ray(arm: Arm, seed: int, compute: Compute, record: Recorder | None) -> Rounds:
-    """Flower's simulation calls the server's side; a queue turns that into a generator."""
-    done: queue.Queue[Round | BaseException | None] = queue.Queue()
-    stop = threading.Event()
-
-    def main(inner: Grid) -> None:
+    def serve(inner: Grid) -> Iterator[Round]:
         grid = Invited(inner, arm.strategy.downlink, arm.strategy.allocation)
-        guests = _guests(arm, seed, roster(inner, arm.data.clients, NODES_UP_S))
-        model = _initial(arm, seed)
-        for finished in play(arm.strategy.make(), grid, model, range(1, arm.rounds + 1), guests):
-            done.put(finished)
+        nodes = roster(inner, arm.data.clients, NODES_UP_S)
+        first = Round(0, _initial(arm, seed), (), stand=charging.begin(arm.supply))
+        return _played(arm, seed, arm.strategy.make(), grid, nodes, first)
 
-    def run() -> None:
-        try:
-            gpus = 1.0 / arm.data.clients if compute == "cuda" else 0.0
-            app = client_app(arm, seed, compute, ContextStore(), record)
-            inprocess.simulate(main, app, arm.data.clients, gpus, stop)
-            done.put(None)
-        except BaseException as error:  # Handed to the caller's thread, which raises it.
-            done.put(error)
+    app = client_app(arm, seed, compute, ContextStore(), record)
+    gpus = 1.0 / arm.data.clients if compute == "cuda" else 0.0
+    with contextlib.closing(inprocess.simulated(serve, app, arm.data.clients, gpus)) as rounds:
+        for finished in rounds:
+            yield finished, None
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        while (item := done.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item, None
-    finally:
-        # Also when the caller wants no more rounds, or pressed Ctrl-C: no process of Ray is left behind.
-        stop.set()
-        thread.join()
+
+def _played(
+    arm: Arm, seed: int, strategy: Strategy, grid: Invited, nodes: Mapping[int, int], last: Round
+) -> Iterator[Round]:
+    """The rounds after the last one, on any engine."""
+    guests, numbers = _guests(arm, seed, nodes), range(last.number + 1, arm.rounds + 1)
+    bill = _bill(arm, seed, last.arrays) if arm.supply.batteries else None
+    charger = Charger.of(arm.supply, bill, nodes, guests)
+    return play(strategy, grid, last.arrays, numbers, guests, charger, last.stand)
+
+
+def _bill(arm: Arm, seed: int, model: ArrayRecord) -> Bill:
+    each = _multiply_accumulates(arm)
+    training = () if each is None else tuple(each * len(part.labels) for part in _parts(arm.data, seed))
+    return bill_of(model, arm.compressor, arm.devices, training, arm.strategy.allocation)
 
 
 def client_app(
@@ -209,6 +196,7 @@ def client_app(
         store=store,
         multiply_accumulates=_multiply_accumulates(arm),
         record=record,
+        link=arm.supply.link,
     )
     app = ClientApp(mods=[mod])
 

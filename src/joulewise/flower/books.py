@@ -29,6 +29,7 @@ class Books:
         self._exchanges: list[Exchange] = []
         self._labels: list[tuple[str, str]] = []
         self._results: list[ClientResult] = []
+        self._said: dict[int, bytes] = {}  # By the number of the client, since results were last taken.
         self._numbers: dict[int, int] = {}  # By node, of all rounds.
         self._nodes: dict[int, int] = {}  # By partition.
 
@@ -55,6 +56,7 @@ class Books:
             result = self._pricing.checked(sent, decoded, layout, booked, examples)
         self._results.append(msgspec.structs.replace(result, partition=number, allowed=allowed, price=price))
         self._labels.append((sent.rule, sent.budget))
+        self._said[number] = sent.said
         return number
 
     def dense(self, device: str, layout: Layout) -> Dense | None:
@@ -72,8 +74,12 @@ class Books:
 
     def take_results(self) -> tuple[ClientResult, ...]:
         """What the clients did since the last call, by partition."""
-        taken, self._results = sorted(self._results, key=lambda result: result.partition), []
+        taken, self._results, self._said = sorted(self._results, key=lambda result: result.partition), [], {}
         return tuple(taken)
+
+    def said(self) -> dict[int, bytes]:
+        """What the clients of `take_results` say of their orders; to be asked for before that, which forgets it."""
+        return dict(self._said)
 
     def take_exchanges(self) -> tuple[tuple[Exchange, ...], tuple[tuple[str, str], ...]]:
         """What crossed since the last call, refused replies included; and the rules and budgets of compressed ones."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
@@ -20,6 +21,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from joulewise.errors import FederationError, JoulewiseError, MissingExtra
 from joulewise.flower import wire
+
+Item = TypeVar("Item")
 
 RUN_ID = 1
 APP_RAISED = 2  # Flower's code for an exception of a ClientApp
@@ -125,6 +128,44 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def simulated(
+    serve: Callable[[Grid], Iterator[Item]], client_app: ClientApp, nodes: int, gpus: float
+) -> Generator[Item, None, None]:
+    """As `simulate`, but yields what `serve` yields: Flower calls the server's side, a queue turns that round.
+
+    Args:
+        serve: what the server does with the Grid that it is given.
+        client_app: the app of every client.
+        nodes: number of clients.
+        gpus: share of a GPU for each client.
+    """
+    done: queue.Queue[Item | BaseException | None] = queue.Queue()
+    stop = threading.Event()
+
+    def main(grid: Grid) -> None:
+        for item in serve(grid):
+            done.put(item)
+
+    def run() -> None:
+        try:
+            simulate(main, client_app, nodes, gpus, stop)
+            done.put(None)
+        except BaseException as error:  # Handed to the caller's thread, which raises it.
+            done.put(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while (item := done.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        # Also when the caller wants no more rounds, or pressed Ctrl-C: no process of Ray is left behind.
+        stop.set()
+        thread.join()
 
 
 def simulate(

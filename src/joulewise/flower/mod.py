@@ -64,6 +64,7 @@ class Sparsify:
         multiply_accumulates: of a client's training in a round on each of its examples, for the ledger: epochs times
             those of one training step on an example. None to leave training out of the charges.
         record: keeps the updates that it was asked for; None to keep none.
+        link: what a bit costs, by round and then by partition, as a multiple of what the device says.
 
     Raises:
         ProfileError: a device is not there or its file is wrong.
@@ -89,6 +90,7 @@ class Sparsify:
         store: AbstractStore | None = None,
         multiply_accumulates: float | None = None,
         record: Recorder | None = None,
+        link: Sequence[Sequence[float]] = (),
     ) -> None:
         names = () if device is None else (device,) if isinstance(device, str) else tuple(device)
         for name in dict.fromkeys(names):
@@ -103,6 +105,7 @@ class Sparsify:
             store=store or ContextStore(),
             multiply_accumulates=multiply_accumulates,
             record=record,
+            link=tuple(map(tuple, link)),
         )
         _check_budget(self._settings)
 
@@ -147,8 +150,6 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
     before, after, config = received.arrays, _trained(reply, received.arrays), received.config
     layout, compressor = wire.layout_of(before, settings.all_kinds), settings.compressor
     partition = int(str(context.node_config.get("partition-id", context.node_id)))
-    device = settings.device(partition)
-    costs = priced(layout, device, compressor, settings.boundary)
     state = _state(settings, context) or ClientState(fingerprint=layout.fingerprint)
     state, fate = settle(state, received.receipt.accepted, layout)
     if fate == "lost":
@@ -157,6 +158,8 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
             "not sent yet is lost with it"
         )
     number = int(str(config.get("server-round", state.sequence + 1)))
+    device = settings.device(partition, number)
+    costs = priced(layout, device, compressor, settings.boundary)
     update = layout.flatten(after) - layout.flatten(before)
     if settings.record is not None:
         settings.record.keep(partition, number, update, layout)
@@ -165,6 +168,8 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
         seed = [settings.seed, number, partition, 1]
         obeyed = _obeyed(received.receipt, compressor, update, state, costs)
         sent = privacy.compress(obeyed.compressor, update, state, costs, seed, whole, most)
+        if (tighter := obeyed.tighter(sent)) is not None:
+            sent = privacy.compress(tighter, update, state, costs, seed, whole, most)
     except UpdateError as error:
         raise UpdateError(f"round {number}, client {partition}: {error}") from None
     own = replace(sent.state, run_id=context.run_id, local=local.taken(after, before, layout))

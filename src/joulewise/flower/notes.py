@@ -46,6 +46,12 @@ def noted(content: RecordDict, notes: Mapping[str, str | int], create: bool) -> 
     return made
 
 
+def found(content: RecordDict, name: str) -> object:
+    """A note; None where there is none."""
+    records = (record for record in content.values() if isinstance(record, ConfigRecord))
+    return next((record[name] for record in records if name in record), None)
+
+
 def take(message: Message) -> Mapping[str, object]:
     """Take the server's notes out of a request's configuration, which the app should find as its strategy wrote it."""
     found: dict[str, object] = {}

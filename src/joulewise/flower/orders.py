@@ -27,16 +27,28 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a node may do in a round.
 
     Args:
-        budget: the cap of its mask: energy, or a density where the server does not know yet what a density costs.
+        budget: the cap of its mask: energy, or a density where the server does not know yet what a density costs; None
+            for the node's own budget.
         price: value per joule, in the node's own terms, at which it says what it wants; None for none.
         points: of the curve that it should answer with; 0 for none.
+        most_j: energy that its mask may cost whatever the budget buys, as its battery allows; None for no such cap.
+        least_price: its mask may not cost more than all that is worth so much per joule, in the node's own terms, and
+            it says what a joule was worth last; None for no such cap. Only beside `most_j`.
     """
 
-    budget: Joules | Density
+    budget: Joules | Density | None = None
     price: float | None = None
     points: int = 0
+    most_j: float | None = None
+    least_price: float | None = None
 
     def __post_init__(self) -> None:
+        if self.most_j is None and (self.budget is None or self.least_price is not None):
+            raise ValueError("it has no budget, and no most_j, or a least_price without most_j")
+        for name in ("most_j", "least_price"):
+            amount = getattr(self, name)
+            if amount is not None and not 0 <= amount < math.inf:
+                raise ValueError(f"{name} is {amount}, expected a finite number of at least 0")
         if self.price is not None and not 0 <= self.price < math.inf:
             raise ValueError(f"price is {self.price}, expected a finite number of at least 0")
         if self.points and not 2 <= self.points <= POINTS:
@@ -75,20 +87,38 @@ class Obeyed:
 
     Args:
         compressor: with the budget of the order.
-        said: but for what is spent; None where there is no order.
+        said: but for what is spent; None where nobody asked.
         curve: as it goes over the wire; empty where nobody asked.
+        most_j: energy that the mask may cost, whatever the budget buys; None for no such cap.
+        worth: of the update, to say what a joule was worth last where there is such a cap; None where nobody asked.
     """
 
     compressor: Compressor
     said: Said | None = None
     curve: bytes = b""
+    most_j: float | None = None
+    worth: Curve | None = None
+
+    def tighter(self, sent: Sent) -> Compressor | None:
+        """What to compress with instead, where a message costs more than the cap; None where it does not."""
+        if self.most_j is None or spent_j(sent) <= self.most_j:
+            return None
+        fill = getattr(self.compressor.budget, "fill", False)
+        return replace(self.compressor, budget=Joules(self.most_j, fill=fill))
 
     def told(self, sent: Sent) -> tuple[bytes, bytes]:
         """What the reply says, with what the message that was made has cost; and the curve."""
         if self.said is None:
             return b"", b""
-        spent = total(charge for charge in sent.charges if charge.term in MASK_TERMS)
-        return msgspec.json.encode(msgspec.structs.replace(self.said, spent_j=spent)), self.curve
+        said = msgspec.structs.replace(self.said, spent_j=spent_j(sent))
+        if self.most_j is not None and self.worth is not None:
+            said = msgspec.structs.replace(said, margin=self.worth.price_at(said.spent_j))
+        return msgspec.json.encode(said), self.curve
+
+
+def spent_j(sent: Sent) -> float:
+    """What the mask of a message costs."""
+    return total(charge for charge in sent.charges if charge.term in MASK_TERMS)
 
 
 def parse(text: object) -> Order:
@@ -98,8 +128,8 @@ def parse(text: object) -> Order:
         SettingError: it is no order.
 
     Example:
-        >>> parse(Order(Joules(2.5), price=0.125).text())
-        Order(budget=Joules(budget=2.5, includes_fixed=False, fill=False), price=0.125, points=0)
+        >>> parse(Order(Joules(2.5), price=0.125).text()) == Order(Joules(2.5), price=0.125)
+        True
     """
     try:
         if not isinstance(text, str) or len(text) > MOST_CHARACTERS:
@@ -109,6 +139,27 @@ def parse(text: object) -> Order:
         raise SettingError(
             f"the server's order to this node cannot be read: {error}; use one version of both"
         ) from None
+
+
+def capped(text: object, most_j: float, least_price: float | None) -> Order:
+    """The order of a note, or none yet where that is None, under a node's own cap.
+
+    Args:
+        text: of the note.
+        most_j: energy that its mask may cost.
+        least_price: value per joule of what it keeps; None for no such cap.
+
+    Example:
+        >>> capped(Order(Joules(2.5), price=0.125).text(), 1.0, None).budget
+        Joules(budget=1.0, includes_fixed=False, fill=False)
+        >>> capped(None, 1.0, None) == Order(most_j=1.0)
+        True
+    """
+    order = Order(most_j=most_j) if text is None else parse(text)
+    budget = order.budget
+    if isinstance(budget, Joules):
+        budget = msgspec.structs.replace(budget, budget=min(budget.budget, most_j))
+    return msgspec.structs.replace(order, budget=budget, most_j=most_j, least_price=least_price)
 
 
 def obey(order: Order, compressor: Compressor, added: Vector, costs: Costs) -> Obeyed:
@@ -123,21 +174,37 @@ def obey(order: Order, compressor: Compressor, added: Vector, costs: Costs) -> O
     Raises:
         RuleError: the rule does not take the budget, or has no value per joule where a price or a curve is asked for.
     """
-    prices = costs.per_kept if costs.per_coordinate else costs.per_kept * costs.layout.sizes
-    dense_j = math.fsum(prices.tolist())
     norm = getattr(compressor.rule, "norm", None)
-    if norm is None and (order.price is not None or order.points):
+    if norm is None and (order.price is not None or order.points or order.least_price is not None):
         raise RuleError(
             f"the server hands out joules at a price, for which {type(compressor.rule).__name__} has no value; use "
             "CWMP or Projection, or EqualJoules or EqualCount at the server"
         )
+    if order.budget is not None:
+        compressor = replace(compressor, budget=order.budget)
+    elif order.least_price is None:
+        return Obeyed(compressor, most_j=order.most_j)
+    prices = costs.per_kept if costs.per_coordinate else costs.per_kept * costs.layout.sizes
+    said = Said(math.fsum(prices.tolist()), 0.0)
     if norm is None:
-        return Obeyed(replace(compressor, budget=order.budget), Said(dense_j, 0.0))
-    curve = curve_of(added, costs, compressor.rule, order.points or POINTS)
-    budget, wanted = order.budget, None if order.price is None else curve.energy_at(order.price)
-    margin = curve.price_at(budget.budget if isinstance(budget, Joules) else budget.fraction * dense_j)
-    told = curve.to_bytes() if order.points else b""
-    return Obeyed(replace(compressor, budget=budget), Said(dense_j, 0.0, int(norm), wanted, margin), told)
+        return Obeyed(compressor, said, most_j=order.most_j)
+    said = msgspec.structs.replace(said, exponent=int(norm))
+    return _priced(order, compressor, said, curve_of(added, costs, compressor.rule, order.points or POINTS))
+
+
+def _priced(order: Order, compressor: Compressor, said: Said, curve: Curve) -> Obeyed:
+    """An order to a node whose rule has a value per joule."""
+    most_j = order.most_j
+    if most_j is not None and order.least_price is not None:
+        most_j = min(most_j, curve.energy_at(order.least_price))
+    wanted_j = None if order.price is None else curve.energy_at(order.price)
+    if wanted_j is not None and most_j is not None:
+        wanted_j = min(wanted_j, most_j)  # What it cannot pay, it need not be asked for.
+    budget, margin = compressor.budget, None
+    if isinstance(budget, Joules | Density):
+        margin = curve.price_at(budget.budget if isinstance(budget, Joules) else budget.fraction * said.dense_j)
+    said = msgspec.structs.replace(said, wanted_j=wanted_j, margin=margin)
+    return Obeyed(compressor, said, curve.to_bytes() if order.points else b"", most_j, curve)
 
 
 def heard(said: bytes, curve: bytes) -> tuple[Said | None, Curve | None]:

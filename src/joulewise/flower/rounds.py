@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,22 +13,26 @@ from flwr.serverapp.strategy import Strategy
 
 from joulewise.errors import FederationError
 from joulewise.fleet import Allocation
-from joulewise.flower import checked
+from joulewise.flower import checked, orders, wire
 from joulewise.flower.averaging import averages_only
+from joulewise.flower.charging import Cap, Charger, Due, Stand
 from joulewise.flower.downlink import Setting
 from joulewise.flower.grid import SparseGrid
-from joulewise.results import ClientResult
+from joulewise.flower.notes import ORDER, found, noted
+from joulewise.results import ClientResult, Skipped
 
 WHO = "query.partition"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Round:
-    """One finished round: its number, the new model, and what the clients did."""
+    """One finished round: its number, the new model, what the clients did, who skipped it, and where all stand."""
 
     number: int
     arrays: ArrayRecord
     clients: tuple[ClientResult, ...]
+    skipped: tuple[Skipped, ...] = ()
+    stand: Stand = Stand()  # noqa: RUF009 (a frozen record)
 
 
 class Invited(SparseGrid):
@@ -38,20 +42,42 @@ class Invited(SparseGrid):
         super().__init__(grid, downlink=downlink, pricing=None, allocation=allocation)
         self.inner = grid
         self.invited: tuple[int, ...] = ()
+        self.caps: Mapping[int, Cap] = {}
+
+    def invite(self, due: Due) -> None:
+        """Only these nodes take part in the next round, under their caps."""
+        self.invited, self.caps = due.joining, due.caps
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes of this round."""
         return self.invited
 
+    def take_worths(self) -> dict[int, float | None]:
+        """Value per joule of what each client has kept last, where it said so; to be asked for before its results."""
+        said = {client: orders.heard(text, b"")[0] for client, text in self._books.said().items()}
+        return {client: None if each is None else each.margin for client, each in said.items()}
 
-def play(
+    def _allotted(self, requests: list[Message]) -> list[Message]:
+        """The requests with what each node's mask may cost, by the allocation and by its battery."""
+        requests = super()._allotted(requests)
+        for request in requests:
+            cap = self.caps.get(request.metadata.dst_node_id)
+            if cap is not None and wire.is_train(request):
+                order = orders.capped(found(request.content, ORDER), cap.most_j, cap.least_price)
+                request.content = noted(request.content, {ORDER: order.text()}, create=False)
+        return requests
+
+
+def play(  # noqa: PLR0913, PLR0917 (all that a run consists of)
     strategy: Strategy,
     grid: Invited,
     arrays: ArrayRecord,
     numbers: Iterable[int],
-    guests: dict[int, tuple[int, ...]],
+    guests: Mapping[int, tuple[int, ...]],
+    charger: Charger | None = None,
+    stand: Stand = Stand(),  # noqa: B008 (a frozen record)
 ) -> Iterator[Round]:
-    """Run rounds one after another and yield each when it is done.
+    """Run rounds one after another and yield each when it is done. One that all skip leaves the model as it is.
 
     Args:
         strategy: trains on all nodes that it sees.
@@ -59,21 +85,34 @@ def play(
         arrays: the model at the start.
         numbers: of the rounds, ascending; an interrupted run goes on with the number after its last.
         guests: the nodes of each round.
+        charger: who of them joins; None for all.
+        stand: where their batteries stand at the start.
 
     Raises:
         FederationError: a client failed, or no arrays came out of a round.
     """
     for number in numbers:
-        grid.invited = guests[number]
-        requests = strategy.configure_train(number, arrays, ConfigRecord(), grid)
-        replies = grid.send_and_receive(requests)
-        _raise_for_errors(number, replies)
-        aggregated, _ = strategy.aggregate_train(number, replies)
-        if aggregated is None:
-            raise FederationError(f"round {number} gave no model: the strategy returned no arrays")
-        arrays = grid.accept(aggregated, averaged=averages_only(strategy))
-        grid.take_exchanges()  # A study's rows are made of results.
-        yield Round(number, arrays, grid.take_results())
+        nodes = guests[number]
+        due = Due(number, stand, nodes) if charger is None else charger.invite(number, stand, nodes)
+        grid.invite(due)
+        if due.joining:
+            arrays = _trained(strategy, grid, arrays, number)
+        worths, clients = grid.take_worths(), grid.take_results()
+        if charger is not None:
+            stand, clients = charger.settle(due, clients, worths)
+        yield Round(number, arrays, clients, due.skipped, stand)
+
+
+def _trained(strategy: Strategy, grid: Invited, arrays: ArrayRecord, number: int) -> ArrayRecord:
+    """The model after the clients of a round have trained."""
+    requests = strategy.configure_train(number, arrays, ConfigRecord(), grid)
+    replies = grid.send_and_receive(requests)
+    _raise_for_errors(number, replies)
+    aggregated, _ = strategy.aggregate_train(number, replies)
+    if aggregated is None:
+        raise FederationError(f"round {number} gave no model: the strategy returned no arrays")
+    grid.take_exchanges()  # A study's rows are made of results.
+    return grid.accept(aggregated, averaged=averages_only(strategy))
 
 
 def roster(grid: Grid, nodes: int, patience_s: float = 0.0) -> dict[int, int]:

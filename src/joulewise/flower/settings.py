@@ -18,7 +18,7 @@ from flwr.app import Context
 
 from joulewise.codec import VALUE_TYPES, ValueType
 from joulewise.compress import Compressor, ErrorFeedback
-from joulewise.devices import Device, load_device
+from joulewise.devices import Device, load_device, with_link
 from joulewise.errors import JoulewiseError, ProfileError, RuleError, SettingError
 from joulewise.flower.state import AbstractStore, ContextStore, FileStore
 from joulewise.layout import Kind
@@ -46,6 +46,7 @@ class Settings:
         store: where the client's state lies.
         multiply_accumulates: of training on one example, for the ledger.
         record: keeps updates that were asked for; None for none.
+        link: factors on what a bit costs, by round and partition; empty for none.
     """
 
     devices: tuple[str, ...]
@@ -57,6 +58,7 @@ class Settings:
     store: AbstractStore
     multiply_accumulates: float | None
     record: Recorder | None = None
+    link: tuple[tuple[float, ...], ...] = ()
 
     @property
     def all_kinds(self) -> dict[str, Kind]:
@@ -70,8 +72,8 @@ class Settings:
         memories = [loaded(name).memory for name in self.devices]
         return any(memory is not None and flash_of(memory) is not None for memory in memories)
 
-    def device(self, partition: int) -> Device:
-        """The device of a partition.
+    def device(self, partition: int, number: int) -> Device:
+        """The device of a partition in a round.
 
         Raises:
             SettingError: nobody said which.
@@ -87,7 +89,8 @@ class Settings:
                 f"device names {len(self.devices)} devices, but this node has partition-id {partition}; "
                 "give one device, or one for each partition"
             )
-        return loaded(self.devices[partition if len(self.devices) > 1 else 0])
+        device = loaded(self.devices[partition if len(self.devices) > 1 else 0])
+        return with_link(device, self.link[number - 1][partition]) if self.link else device
 
     def at(self, context: Context) -> Settings:
         """These settings as the run and the node of a context change them.

@@ -11,13 +11,64 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
 from joulewise.compress import ClientState
-from joulewise.flower import wire
+from joulewise.flower import charging, wire
+from joulewise.flower.charging import Stand
 from joulewise.flower.downlink import Downlink
 from joulewise.flower.held import Held, SharedModels, pack_held, unpack_held
 from joulewise.flower.patch import Version
-from joulewise.flower.state import packed_state, unpacked_state
+from joulewise.flower.rounds import Invited, Round
+from joulewise.flower.state import MemoryStore, packed_state, unpacked_state
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+
+def taken(
+    finished: Round, grid: Invited, store: MemoryStore, strategies: tuple[Strategy, Strategy], nodes: Mapping[int, int]
+) -> Arrays | None:
+    """All of a federation after a round as named arrays.
+
+    Args:
+        finished: the round.
+        grid: of the server.
+        store: of the clients.
+        strategies: the server's, and the same just made.
+        nodes: node of each partition.
+
+    Returns:
+        Named arrays; None when the strategy holds something that is neither arrays nor numbers.
+    """
+    partitions = {node: partition for partition, node in nodes.items()}
+    accepted = {partitions[node]: last for node, last in grid.accepted.items()}
+    states = {partitions[node]: state for (_, node), state in store.states.items()}
+    packed = pack(finished.number, finished.arrays, accepted, states, *strategies)
+    if packed is None:
+        return None
+    if grid.downlink.setting != "off":
+        packed |= pack_downlink(grid.downlink, store.models, partitions)
+    if grid.allotter is not None:
+        packed |= {"allotted": grid.allotter.pack(partitions)}
+    if finished.stand.paces:
+        packed |= {"batteries": charging.pack(finished.stand)}
+    return packed
+
+
+def put_back(
+    packed: Mapping[str, npt.NDArray[Any]],
+    grid: Invited,
+    store: MemoryStore,
+    strategy: Strategy,
+    nodes: Mapping[int, int],
+) -> Round:
+    """Put a federation that was just made where it was after a round, and return what is known of that one."""
+    grid.remember({nodes[partition]: last for partition, last in accepted_of(packed).items()})
+    for partition, state in clients_of(packed).items():
+        store.states[state.run_id, nodes[partition]] = state
+    restore_downlink(packed, grid.downlink, store.models, nodes)
+    restore(strategy, packed)
+    if grid.allotter is not None and "allotted" in packed:
+        grid.allotter.unpack(packed["allotted"], nodes)
+    stand = charging.unpack(packed["batteries"]) if "batteries" in packed else Stand()
+    return Round(int(packed["round"]), model_of(packed), (), stand=stand)
 
 
 def pack(
