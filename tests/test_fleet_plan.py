@@ -12,8 +12,8 @@ from joulewise import fleet_figure
 from joulewise.costs import Costs
 from joulewise.errors import ArgumentError, ModelError, UpdateError
 from joulewise.fleet import EqualCount, EqualJoules, OnePrice
-from joulewise.fleetrecord import load_fleet
 from joulewise.fleetplan import FleetPlan, plan_fleet
+from joulewise.fleetrecord import load_fleet
 from joulewise.offers import Clients, offer
 from joulewise.recorder import Recorder
 from joulewise.rules import CWMP, Projection
