@@ -297,8 +297,9 @@ def test_what_equal_clients_get_is_equal():
 
 def test_one_that_cannot_use_its_equal_part_leaves_it_to_the_others():
     known = {0: Known(1, dense_j=1.0), 1: Known(1, dense_j=100.0), 2: None}
-    orders, _ = hand_out(EqualJoules(budget_j=9.0), Books(), known)
-    assert caps_of(orders) == pytest.approx([1.0, 4.0, 4.0])
+    for allocation in (EqualJoules(budget_j=9.0), OnePrice(budget_j=9.0)):
+        orders, _ = hand_out(allocation, Books(), known)
+        assert caps_of(orders) == pytest.approx([1.0, 4.0, 4.0])
 
 
 def test_a_client_that_is_not_known_gets_the_density_of_a_share_and_an_equal_part_of_joules():
@@ -387,7 +388,7 @@ def test_the_price_moves_by_those_that_were_heard_beside_their_part_of_the_targe
     allocation, known = OnePrice(budget_j=10.0, control="ascent"), {k: Known(1, 99.0, wanted_j=5.0) for k in range(2)}
     orders, books = hand_out(allocation, Books(price=1.0), known)
     # One of two is lost, so 5 of 10 are left and the next round may spend 15: half of it is for the one that was heard.
-    after = book(allocation, books, orders, {0: 5.0}, known)
+    after = book(allocation, books, orders, {0: 5.0}, known | {1: Known(1, 99.0, wanted_j=50.0)})
     assert after.price == pytest.approx((5.0 / 7.5) ** 0.5)
     assert book(allocation, books, orders, {}, known).price == 1.0
 
