@@ -320,6 +320,19 @@ def test_a_curve_of_zeros_does_not_shut_a_client_out_for_good():
     assert caps_of(orders) == pytest.approx([4.0, 4.0])
 
 
+def test_curves_of_clients_without_weight_stop_nothing():
+    known = {0: Known(0, 10.0, FLAT), 1: Known(10, 10.0)}
+    orders, _ = hand_out(OnePrice(budget_j=8.0), Books(), known)
+    assert caps_of(orders) == pytest.approx([2.0, 6.0])  # What no curve is worth goes to all alike.
+
+
+def test_what_is_lost_counts_as_its_cap():
+    known = {0: Known(1, 100.0, FLAT), 1: Known(1, 100.0, FLAT)}
+    for allocation, lost in ((OnePrice(budget_j=8.0, control="ascent"), 4.0), (EqualJoules(share=0.1), 10.0)):
+        orders, books = hand_out(allocation, Books(), known)
+        assert book(allocation, books, orders, {0: 1.0}, known).spent_j == pytest.approx(1.0 + lost)
+
+
 def test_what_a_round_left_goes_to_the_next_with_ascent_and_is_gone_with_curves():
     known = {0: Known(1, 100.0, FLAT, 5.0)}
     for control, expected in (("ascent", 14.0), ("curves", 10.0)):

@@ -231,6 +231,17 @@ def test_nonsense_leaves_a_node_unknown_and_the_log_says_so(caplog):
     assert (allotter.books.rounds, allotter.books.spent_j) == (1, 8.0)  # It may have spent its part.
 
 
+def test_numbers_that_overflow_in_a_sum_are_nonsense():
+    allotter = Allotter(OnePrice(share=0.5, control="ascent"))
+    for number in (1, 2, 3):
+        allotter.ask([3, 5], number)
+        for node, partition in ((3, 0), (5, 1)):
+            allotter.heard(node, partition, reply(Said(9e307, 1.0, 2, 9e307, 9e307)), 2**52)
+    assert not allotter._known
+    allotter.close()
+    assert math.isfinite(allotter.books.allowed_j)
+
+
 def test_a_claim_above_the_cap_counts_as_the_cap():
     allotter = Allotter(EqualJoules(budget_j=8.0))
     allotter.ask([3, 5], 1)

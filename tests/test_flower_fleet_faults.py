@@ -7,35 +7,17 @@ import re
 import msgspec
 import numpy as np
 import pytest
-from flwr.app import MetricRecord
-from flwr.serverapp.strategy import FedAvg
-from toy_federation import Watched, app, averaging, model, record, request
+from fleet_in_process import ALLOCATIONS, BUDGET, DENSE, LINKS, MODEL, PARAMETERS, Fleet, held, masks, spent
+from toy_federation import Watched, app, request
 
-from joulewise import rowfile
-from joulewise.charges import MASK_TERMS, total
 from joulewise.compress import ErrorFeedback
 from joulewise.devices import list_devices, load_device
-from joulewise.errors import FederationError, RuleError
-from joulewise.flower import EqualCount, EqualJoules, OnePrice, Pricing, Rows, Sparse, SparseGrid, Sparsify
+from joulewise.flower import EqualJoules, OnePrice, Pricing, SparseGrid, Sparsify
 from joulewise.flower.notes import ORDER
-from joulewise.flower.orders import Said, parse
+from joulewise.flower.orders import Said
 from joulewise.flower.wire import RECORD
-from joulewise.layout import Layout
 from joulewise.profilefile import dumps
 from joulewise.rules import CWMP, Density, Joules, Projection, TopK
-
-LINKS = ("synthetic-link-1", "synthetic-link-10", "synthetic-link-100", "synthetic-link-1")
-MODEL = model(**{"linear.weight": np.zeros((30, 40), np.float32)})
-PARAMETERS = Layout.of(MODEL).n
-DENSE = [PARAMETERS * float(name.rpartition("-")[2]) for name in LINKS]
-BUDGET = 4000.0
-ALLOCATIONS = (
-    OnePrice(budget_j=BUDGET),
-    OnePrice(budget_j=BUDGET, control="ascent"),
-    EqualJoules(budget_j=BUDGET),
-    OnePrice(share=0.03),
-    OnePrice(share=0.03, control="ascent"),
-)
 
 
 def only(partition, mod):
@@ -46,56 +28,6 @@ def only(partition, mod):
         return mod(message, context, call_next) if here else call_next(message, context)
 
     return chosen
-
-
-class Fleet:
-    """Four nodes with their links; `mods` stand around `Sparsify`, and `spoil` changes what comes back."""
-
-    def __init__(self, *mods, spoil=None, devices=LINKS, rule=CWMP(), sparsify=None, examples=None, nodes=4):  # noqa: B008
-        own = Sparsify(devices, rule, Density(0.1), feedback=ErrorFeedback()) if sparsify is None else sparsify
-        made = app(*mods, own, examples=examples or (lambda partition: 8 + partition))
-        self.grid = Watched(made, nodes, spoil=spoil, raising=False)
-
-    def play(self, folder, allocation, rounds=4, strategy=None, grid=None, **options):
-        """Rows of a run."""
-        rows = Rows(folder, arm=options.pop("arm", None))
-        strategy = averaging() if strategy is None else strategy
-        Sparse(strategy, allocation=allocation, rows=rows, **options).start(
-            grid or self.grid, record(MODEL), rounds, evaluate_fn=lambda *_: MetricRecord({"accuracy": 0.5})
-        )
-        return rowfile.read(folder)
-
-    def orders(self):
-        """By round, what the server wrote to each node."""
-        found = []
-        for requests in filter(None, self.grid.requests):
-            notes = {r.metadata.dst_node_id: c for r in requests for c in r.content.config_records.values()}
-            found.append({node: parse(note[ORDER]) for node, note in notes.items() if ORDER in note})
-        return found
-
-    def caps(self):
-        """By round, the energies that it allowed."""
-        return [
-            [order.budget.budget for order in each.values() if isinstance(order.budget, Joules)]
-            for each in self.orders()
-        ]
-
-
-def spent(client):
-    return total(charge for charge in client.charges if charge.term in MASK_TERMS)
-
-
-def masks(row):
-    return math.fsum(spent(client) for client in row.clients)
-
-
-def held(rows, fleet, allocation):
-    """Whether every round, or with ascent all of them so far, is within the budget."""
-    budget = getattr(allocation, "budget_j", None) or allocation.share * sum(DENSE)
-    carried = getattr(allocation, "control", "") == "ascent"
-    totals = np.array([masks(row) for row in rows])
-    within = (np.cumsum(totals) / np.arange(1, len(rows) + 1)) if carried else totals[1:]
-    return (within <= budget * (1 + 1e-9)).all() and (carried or all(math.fsum(c) <= budget for c in fleet.caps()))
 
 
 @pytest.fixture(autouse=True)
@@ -341,108 +273,3 @@ def test_joules_and_relative_units_are_not_added_up(tmp_path, caplog):
     assert last[2].budget == Density(0.03)
     priced = [client for client in rows[-1].clients if client.partition != 1]
     assert math.fsum(client.allowed for client in priced) < 1.0  # Joules; a relative unit is a thousand of them here.
-
-
-# ---------------------------------------------------------------- strategies and grids
-
-
-def test_a_strategy_starts_anew_on_the_grid_of_one_that_broke_down(tmp_path):
-    class Broken(FedAvg):
-        def aggregate_train(self, *_):
-            raise ZeroDivisionError
-
-    fleet = Fleet()
-    grid = SparseGrid(fleet.grid, allocation=OnePrice(budget_j=BUDGET))
-    with pytest.raises(ZeroDivisionError):
-        fleet.play(tmp_path, None, strategy=averaging(Broken), grid=grid)
-    assert grid.accepted == {}
-    rows = fleet.play(tmp_path, None, grid=grid, arm="second")
-    assert [len(row.clients) for row in rows] == [4] * 4
-    assert held(rows, fleet, OnePrice(budget_j=BUDGET))
-    assert grid.allotter.books.rounds == 5
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_two_strategies_one_after_the_other(wrapped, tmp_path):
-    fleet, allocation = Fleet(), OnePrice(budget_j=BUDGET, control="ascent")
-    grid = SparseGrid(fleet.grid, allocation=allocation) if wrapped else fleet.grid
-    first = fleet.play(tmp_path / "1", allocation, grid=grid)
-    second = fleet.play(tmp_path / "2", allocation, grid=grid)
-    assert held((*first, *second), fleet, allocation)
-    assert [len(row.clients) for row in second] == [4] * 4
-
-
-@pytest.mark.parametrize("allocation", ALLOCATIONS, ids=str)
-def test_nodes_that_are_drawn_anew_each_round_share_the_budget(allocation, tmp_path):
-    fleet = Fleet()
-    rows = fleet.play(tmp_path, allocation, rounds=8, strategy=averaging(fraction_train=0.5))
-    assert [len(row.clients) for row in rows] == [2] * 8
-    budget = getattr(allocation, "budget_j", None)
-    for number, (order, row) in enumerate(zip(fleet.orders(), rows, strict=True), 1):
-        dense = sum(DENSE[node - 1] for node in order)
-        carried = number if getattr(allocation, "control", "") == "ascent" else 1
-        assert masks(row) <= carried * (budget or allocation.share * max(dense, sum(sorted(DENSE)[-2:]))) * (1 + 1e-9)
-    if budget:
-        assert sum(masks(row) for row in rows) <= 8 * budget
-
-
-@pytest.mark.parametrize("make", [EqualJoules, OnePrice])
-def test_a_budget_of_nothing_is_refused_and_next_to_nothing_sends_nothing(make, tmp_path):
-    for budget in (0.0, -1.0, math.nan, math.inf, 1e300):
-        with pytest.raises(RuleError, match="must be finite and above 0"):
-            make(budget_j=budget)
-    fleet = Fleet()
-    rows = fleet.play(tmp_path, make(budget_j=1e-300))
-    assert [sum(sum(client.kept_by_tensor) for client in row.clients) for row in rows] == [0] * 4
-
-
-@pytest.mark.parametrize("control", [None, "curves", "ascent"])
-@pytest.mark.parametrize("budget", [{"budget_j": 1e100}, {"budget_j": 2e6}, {"share": 1.0}])
-def test_a_budget_above_everything_sends_everything(control, budget, tmp_path):
-    allocation = EqualJoules(**budget) if control is None else OnePrice(**budget, control=control)
-    fleet = Fleet()
-    rows = fleet.play(tmp_path, allocation, rounds=5)
-    kept = [[sum(client.kept_by_tensor) for client in row.clients] for row in rows]
-    assert min(kept[-1]) >= 0.95 * PARAMETERS  # Not every number is changed in every round.
-
-
-@pytest.mark.parametrize("allocation", [*ALLOCATIONS, EqualCount(share=0.03)], ids=str)
-def test_one_node_alone_has_the_whole_budget(allocation, tmp_path):
-    fleet = Fleet(nodes=1)
-    rows = fleet.play(tmp_path, allocation)
-    budget = min(getattr(allocation, "budget_j", None) or math.inf, DENSE[0])
-    share = getattr(allocation, "share", None)
-    wanted = budget if share is None else share * DENSE[0]
-    assert 3.6 * wanted <= math.fsum(masks(row) for row in rows) <= 4 * wanted * (1 + 1e-9)
-    assert held(rows, fleet, allocation) or isinstance(allocation, EqualCount)
-
-
-def test_a_node_is_asked_once_in_a_round():
-    grid = SparseGrid(Fleet().grid, allocation=EqualJoules(1.0))
-    with pytest.raises(FederationError, match="one to each node"):
-        grid.send_and_receive([request(1, arrays=MODEL), request(1, arrays=MODEL)])
-
-
-def test_rows_of_all_rounds_are_one_arm(tmp_path):
-    rows = Fleet().play(tmp_path, OnePrice(share=0.03))
-    assert {(row.arm, row.budget) for row in rows} == {("CWMP OnePrice(share=0.03)", "OnePrice(share=0.03)")}
-
-
-def test_the_weight_of_a_node_is_what_the_strategy_weighs_by(tmp_path):
-    def weighed(message, context, call_next):
-        reply = call_next(message, context)
-        reply.content["metrics"]["trust"] = 0.25 * (1 + context.node_config["partition-id"])
-        return reply
-
-    fleet = Fleet(weighed, sparsify=None)
-    grid = SparseGrid(fleet.grid, allocation=OnePrice(share=0.03))
-    fleet.play(tmp_path, None, rounds=1, strategy=averaging(weighted_by_key="trust"), grid=grid)
-    assert sorted(known.examples for known in grid.allotter._known.values()) == [0.25, 0.5, 0.75, 1.0]
-
-
-def test_a_legacy_server_is_told_that_it_has_no_rounds():
-    grid = SparseGrid(Fleet().grid, allocation=EqualJoules(1.0))
-    asked = request(1, arrays=MODEL)
-    asked.content["fitins.parameters"] = asked.content.pop("arrays")
-    with pytest.raises(FederationError, match="legacy servers ask each node by itself"):
-        grid.send_and_receive([asked])

@@ -135,7 +135,7 @@ def _by_curves(
     plain = {client: each for client, each in known.items() if client not in curves}
     equal = budget_j / len(known)
     parts = equal_parts(equal * len(plain), _ceilings(plain)).tolist()
-    energies = dict(zip(plain, parts, strict=True))
+    energies = dict.fromkeys(known, 0.0) | dict(zip(plain, parts, strict=True))
     weights, exponent = _weights(known)
     if any(weights[client] for client in curves):
         room, floors = budget_j - math.fsum(parts), [allocation.least_share * equal] * len(curves)
