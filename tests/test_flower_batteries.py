@@ -17,7 +17,7 @@ from joulewise.costs import Costs
 from joulewise.devices import load_device, with_link
 from joulewise.errors import ProfileError, RuleError, SettingError
 from joulewise.fleet import EqualCount, EqualJoules, OnePrice
-from joulewise.flower import charging, orders
+from joulewise.flower import Lossy, charging, orders
 from joulewise.flower.app import federate
 from joulewise.flower.bill import Bill, Need
 from joulewise.flower.charging import Charger, Stand, Supply
@@ -376,6 +376,19 @@ def test_a_run_goes_on_from_a_checkpoint_with_the_same_bits(schedule, tmp_path):
     which = powered(batteries=batteries, recharge=recharge, available=available, schedule=schedule)
     for after in (1, 3, 5):
         resumed_equals_never_stopped(which, tmp_path, after)
+
+
+def test_changes_alone_cost_less_than_was_thought_and_the_rest_is_for_later_rounds(tmp_path):
+    batteries = [Battery(charge_j=charge) for charge in (1.0, 6 * (FIXED_J + 2e-5))]
+    which = powered(HUNGRY, 6, batteries=batteries, schedule=LEAN)
+    sparse = dataclasses.replace(
+        which, strategy=msgspec.structs.replace(which.strategy, downlink=Lossy(0.05)), compressor=RULE
+    )
+    outcomes = list(federate(sparse, 4))
+    assert [len(outcome.clients) for outcome in outcomes] == [2] * 6
+    assert rest_of(outcomes[2].clients[1]) < 0.5 * FIXED_J
+    assert outcomes[-1].clients[1].allowed > 5 * outcomes[0].clients[1].allowed
+    resumed_equals_never_stopped(sparse, tmp_path)
 
 
 def test_a_checkpoint_without_batteries_is_not_enough(tmp_path):

@@ -171,6 +171,16 @@ def test_a_client_that_cannot_afford_all_rounds_joins_some_at_regular_distances(
     assert None not in spread(Even(least_mask=0.0), battery=Battery(10.0), fixed_j=1.0, rounds=9)
 
 
+def test_a_round_needs_no_larger_mask_than_there_is_a_use_for():
+    battery = Battery(12.0)
+    for wanted_j, joins in ((math.inf, False), (0.21, False), (0.2, True), (0.0, True)):
+        allowed = allowance(battery, start(battery), 1.0, 10, Even(), wanted_j=wanted_j)
+        assert (not allowed.skips) == joins
+        assert allowed.mask_j == (pytest.approx(0.2) if joins else 0.0)
+    with pytest.raises(PacingError, match="wanted_j is -1"):
+        allowance(battery, start(battery), 1.0, 10, Even(), wanted_j=-1.0)
+
+
 def test_what_would_not_pay_for_another_round_is_spent_in_this_one():
     assert spread(Early(ratio=0.5), battery=Battery(4.5), fixed_j=1.0, rounds=2) == [3.5, None]  # 3 J, and 1.5 J left
     assert spread(Early(ratio=0.5), battery=Battery(6.0), fixed_j=1.0, rounds=2) == [3.0, 1.0]
