@@ -33,7 +33,7 @@ def fleets(draw: st.DrawFn) -> tuple[list[Curve], list[float], int, float]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     weights = rng.dirichlet(np.ones(len(every))).tolist()
     total = sum(curve.energies_j[-1] for curve in every if curve.prices.size)
-    return every, weights, draw(st.sampled_from([1, 2])), draw(st.floats(0, 1.2)) * total
+    return every, weights, draw(st.sampled_from([1, 2])), draw(st.integers(0, 1200)) / 1000 * total
 
 
 @dataclass(frozen=True)

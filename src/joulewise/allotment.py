@@ -201,9 +201,12 @@ def in_proportion(total: float, wants: Sequence[float], floors: Sequence[float])
         return within(least + (total - math.fsum(least)) / max(1, least.size), total)
     floored = np.zeros(least.size, np.bool_)
     while True:
-        rest = wanted[~floored].sum()
-        rate = (total - math.fsum(least[floored])) / rest if rest > 0 else 0.0
-        below = ~floored & (rate * wanted < least)
+        most = float(wanted[~floored].max(initial=0.0))
+        # Parts of the most that is wanted: their sum is from 1 on, whatever the size of the numbers.
+        parts = np.where(floored, 0.0, wanted) / (most or 1.0)
+        room = total - math.fsum(least[floored])
+        parts = parts * (room / parts.sum() if most > 0 else 0.0)
+        below = ~floored & (parts < least)
         if not below.any():
-            return within(np.where(floored, least, rate * wanted), total)
+            return within(np.where(floored, least, parts), total)
         floored |= below
