@@ -1,6 +1,9 @@
 """`joulewise plan --fleet`: every number against one computed here by hand, and the command as a user meets it."""
 
+import inspect
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from strategies import name_of
 
 import joulewise as jw
-from joulewise import fleet_figure
+from joulewise import cli_plan, fleet_figure
 from joulewise.costs import Costs
 from joulewise.errors import ArgumentError, ModelError, UpdateError
 from joulewise.fleet import EqualCount, EqualJoules, OnePrice
@@ -272,6 +275,15 @@ def test_what_cannot_be_planned_is_refused():
         plan_fleet([np.zeros(LAYOUT.n, np.float32)] * 3, LAYOUT, DEVICES)
 
 
+def test_the_page_names_options_and_allocations_that_are_there():
+    page = (Path(__file__).parents[1] / "docs/plan.md").read_text(encoding="utf-8")
+    known = {each.replace("_", "-") for each in inspect.signature(cli_plan.plan).parameters}
+    assert {each for each in re.findall(r"--([a-z]+)", page)} - {"record", "cifar", "rounds"} <= known
+    found = plan_fleet(updates(), LAYOUT, DEVICES, shares=[0.05])
+    for each in found.offers[0].divisions:
+        assert f"| {fleet_figure.name_of(each.allocation)} |" in page
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -336,10 +348,23 @@ def test_the_table_tells_each_allocation_and_the_verdict_follows(joule):
         assert f"{each.times_equal_count:.2f}x" in row
         assert f"{each.coordinates:,}" in row
         for one in each.devices:
-            assert f"{100 * one.energy:.1f} / {100 * one.value:.1f} %" in row
+            assert f"{100 * one.energy:.1f} % / {100 * one.value:.1f} %" in row
     assert "2 x synthetic-link-1 " in out
     assert f"Verdict: {found.verdict}" in out
     assert all(f"note: {note}" in out for note in found.notes)
+
+
+def test_no_number_and_no_device_is_broken_where_the_terminal_is_narrow(joule, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = joule("plan", "--fleet", *FILES, *TYPED, "--share", "0.05", "--share", "0.5")
+    tables = out.partition("note:")[0]
+    assert all(len(line) <= 80 for line in tables.splitlines()[2:])
+    for made_of in plan_fleet(updates(), LAYOUT, DEVICES, shares=[0.05, 0.5]).offers:
+        for each in made_of.divisions:
+            whole = f"{each.energy:.3g}", f"{each.coordinates:,}", f"{100 * each.of_bound:.2f} %"
+            shares = (f"{100 * share:.1f} %" for one in each.devices for share in (one.energy, one.value))
+            assert all(f" {text} " in tables for text in (*whole, *shares))
+    assert tables.count(" synthetic-link-100 ") == tables.count(" synthetic-link-1 ") == 8
 
 
 def test_the_figure_has_a_line_for_each_allocation(joule, tmp_path):
