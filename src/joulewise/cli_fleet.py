@@ -176,7 +176,7 @@ def _tables(found: FleetPlan, screen: Console) -> list[Table]:
         for cells, (_, each) in zip(own, pairs, strict=True)
         for one in each.devices
     ]
-    return [_fitting(screen, each) or _table(each, narrow=True) for each in (own, lines)]
+    return [_fitting(screen, each) or _table(each, narrow=False) for each in (own, lines)]
 
 
 def _fitting(screen: Console, rows: Sequence[Mapping[str, str]]) -> Table | None:
