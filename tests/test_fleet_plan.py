@@ -1,6 +1,9 @@
 """`joulewise plan --fleet`: every number against one computed here by hand, and the command as a user meets it."""
 
+import inspect
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from strategies import name_of
 
 import joulewise as jw
-from joulewise import fleet_figure
+from joulewise import cli_fleet, cli_plan, fleet_figure
 from joulewise.costs import Costs
 from joulewise.errors import ArgumentError, ModelError, UpdateError
 from joulewise.fleet import EqualCount, EqualJoules, OnePrice
@@ -272,6 +275,15 @@ def test_what_cannot_be_planned_is_refused():
         plan_fleet([np.zeros(LAYOUT.n, np.float32)] * 3, LAYOUT, DEVICES)
 
 
+def test_the_page_names_options_and_allocations_that_are_there():
+    page = (Path(__file__).parents[1] / "docs/plan.md").read_text(encoding="utf-8")
+    known = {each.replace("_", "-") for each in inspect.signature(cli_plan.plan).parameters}
+    assert set(re.findall(r"--([a-z]+)", page)) - {"record", "cifar", "rounds"} <= known
+    found = plan_fleet(updates(), LAYOUT, DEVICES, shares=[0.05])
+    for each in found.offers[0].divisions:
+        assert f"| {fleet_figure.name_of(each.allocation)} |" in page
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -336,10 +348,42 @@ def test_the_table_tells_each_allocation_and_the_verdict_follows(joule):
         assert f"{each.times_equal_count:.2f}x" in row
         assert f"{each.coordinates:,}" in row
         for one in each.devices:
-            assert f"{100 * one.energy:.1f} / {100 * one.value:.1f} %" in row
+            assert f"{100 * one.energy:.1f} % / {100 * one.value:.1f} %" in row
     assert "2 x synthetic-link-1 " in out
     assert f"Verdict: {found.verdict}" in out
     assert all(f"note: {note}" in out for note in found.notes)
+
+
+def larger(found: FleetPlan) -> FleetPlan:
+    """The same of a model of a million parameters: numbers as long as they come."""
+    change = msgspec.structs.replace
+    offers = [
+        change(
+            one,
+            budget=1234567.0,
+            divisions=tuple(change(each, energy=1234567.0, coordinates=1075086) for each in one.divisions),
+        )
+        for one in found.offers
+    ]
+    return change(found, offers=tuple(offers))
+
+
+@pytest.mark.parametrize("width", [79, 100, 130])
+def test_no_number_and_no_device_is_broken_where_the_terminal_is_narrow(monkeypatch, capsys, width):
+    found = larger(plan_fleet(updates(), LAYOUT, DEVICES, shares=[0.05, 0.5]))
+    monkeypatch.setenv("COLUMNS", f"{width}")
+    cli_fleet._show(found, "files")
+    printed = capsys.readouterr().out.partition("note:")[0]
+    assert all(len(line) <= width for line in printed.splitlines()[2:])
+    lines = [f" {' '.join(line.split())} " for line in printed.splitlines()]
+    for each in (each for one in found.offers for each in one.divisions):
+        times = f"{each.times_equal_count:.2f}x"
+        own = " 1.23e+06 1,075,086 ", f" {100 * each.of_bound:.2f} % {times} ", f" {100 * each.union:.2f} % "
+        assert any(all(text in line for text in own) for line in lines)
+        for one in each.devices:
+            both = f" {100 * one.energy:.1f} %", f" {100 * one.value:.1f} % "
+            assert any(all(text in line for text in both) for line in lines)
+    assert printed.count(" synthetic-link-100 ") == printed.count(" synthetic-link-1 ") == (8 if width < 125 else 1)
 
 
 def test_the_figure_has_a_line_for_each_allocation(joule, tmp_path):

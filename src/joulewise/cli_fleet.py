@@ -17,6 +17,9 @@ from joulewise.errors import ArgumentError
 from joulewise.terminal import empty_table, open_console, say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from joulewise.devices import Device
     from joulewise.fleetplan import FleetPlan
     from joulewise.offers import Division, Offer
@@ -151,21 +154,54 @@ def _show(found: FleetPlan, source: str) -> None:
     screen.print(f"[bold]{escape(source)}[/]: {found.clients} clients, {found.parameters:,} parameters, {rule}")
     ratio = f"the dearest client pays {found.price_ratio:.3g}x what the cheapest pays for a coordinate"
     say(f"boundary {found.boundary}; {ratio}")
-    rows = [_cells(offer, each, found.unit) for offer in found.offers for each in offer.divisions]
-    listed = empty_table(*rows[0])
-    for column in listed.columns:
-        column.no_wrap = column.header in UNBROKEN
-    for row in rows:
-        listed.add_row(*row.values())
-    screen.print(listed)
+    for table in _tables(found, screen):
+        screen.print(table)
     for note in (*_reading(found), *found.notes):
         say(f"note: {note}")
     screen.print()
     screen.print(f"[bold]Verdict:[/] {escape(found.verdict)}")
 
 
-UNBROKEN = ("Share", "Budget", "Energy", "Kept", "Sent by any", "Of the bound", "EqualCount needs")
-"""A number that is broken in two lines is read as another number."""
+def _tables(found: FleetPlan, screen: Console) -> list[Table]:
+    """One table with a column for each device; where the terminal is too narrow, a second one with a line for each."""
+    pairs = [(offer, each) for offer in found.offers for each in offer.divisions]
+    own = [_cells(offer, each, found.unit) for offer, each in pairs]
+    together = _fitting(screen, [cells | _shares(each) for cells, (_, each) in zip(own, pairs, strict=True)])
+    if together is not None:
+        return [together]
+    lines = [
+        {name: cells[name] for name in ("Budget", "Allocation")}
+        | {"Device": one.device, "Clients": f"{one.clients}"}
+        | {"Of the energy": _percent(one.energy), "Of the mass": _percent(one.value)}
+        for cells, (_, each) in zip(own, pairs, strict=True)
+        for one in each.devices
+    ]
+    return [_fitting(screen, each) or _table(each, narrow=False) for each in (own, lines)]
+
+
+def _fitting(screen: Console, rows: Sequence[Mapping[str, str]]) -> Table | None:
+    """The table as wide as it likes, or as narrow as it can be; None where not even that fits."""
+    unbounded = screen.options.update(max_width=WIDEST)
+    tried = (_table(rows, narrow) for narrow in (False, True))
+    return next((each for each in tried if screen.measure(each, options=unbounded).maximum <= screen.width), None)
+
+
+def _table(rows: Sequence[Mapping[str, str]], narrow: bool) -> Table:
+    """A table of which no number and no name is ever broken in two: the parts would read as others."""
+    made = empty_table(*rows[0])
+    for column in made.columns:
+        name = str(column.header)
+        cells = [part for row in rows for part in (row[name].split() if name in FOLDED else [row[name]])]
+        column.no_wrap = False
+        column.width = max(map(len, (*cells, *name.split()))) if narrow else None
+    for row in rows:
+        made.add_row(*row.values())
+    return made
+
+
+WIDEST = 10_000
+FOLDED = ("Budget", "Allocation")
+"""Columns whose cells may be folded, between words."""
 
 
 def _cells(offer: Offer, each: Division, unit: str) -> dict[str, str]:
@@ -173,22 +209,31 @@ def _cells(offer: Offer, each: Division, unit: str) -> dict[str, str]:
 
     times = each.times_equal_count
     return {
-        "Share": f"{100 * offer.share:.3g} %",
-        "Budget": energy(offer.budget, unit),
+        "Budget": f"{100 * offer.share:.3g} %, {energy(offer.budget, unit)}",
         "Allocation": name_of(each.allocation),
         "Energy": energy(each.energy, unit),
         "Kept": f"{each.coordinates:,}",
-        "Sent by any": f"{100 * each.union:.2f} %",
-        "Of the bound": f"{100 * each.of_bound:.2f} %",
-        "EqualCount needs": "" if times is None else f"{times:.2f}x",
-    } | {f"{one.clients} x {one.device}": f"{100 * one.energy:.1f} / {100 * one.value:.1f} %" for one in each.devices}
+        "Sent by any": _percent(each.union, 2),
+        "Of the bound": _percent(each.of_bound, 2),
+        "Equal count needs": "" if times is None else f"{times:.2f}x",
+    }
+
+
+def _shares(each: Division) -> dict[str, str]:
+    return {f"{one.clients} x {one.device}": f"{_percent(one.energy)} / {_percent(one.value)}" for one in each.devices}
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    from joulewise.verdict import percent
+
+    return percent(share, digits)
 
 
 def _reading(found: FleetPlan) -> Iterator[str]:
     mass = "L1" if found.rule.norm == 1 else "squared L2"
     yield (
         f"of the bound: kept {mass} mass, weighted as in the average, over what no masks within the budget exceed; "
-        "under each device its share of the energy / of that mass"
+        "under a device its share of the energy / of that mass"
     )
     yield (
         "energy is of kept coordinates, 32-bit values with places as at that share; header and what is sent whole come "
