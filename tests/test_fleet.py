@@ -399,12 +399,14 @@ def test_a_client_that_was_not_asked_yet_is_taken_to_want_what_the_others_do():
 
 
 def test_the_price_moves_by_those_that_were_heard_beside_their_part_of_the_target():
-    allocation, known = OnePrice(budget_j=10.0, control="ascent"), {k: Known(1, 99.0, wanted_j=5.0) for k in range(2)}
-    orders, books = hand_out(allocation, Books(price=1.0), known)
-    # One of two is lost, so 5 of 10 are left and the next round may spend 15: half of it is for the one that was heard.
-    after = book(allocation, books, orders, {0: 5.0}, known | {1: Known(1, 99.0, wanted_j=50.0)})
-    assert after.price == pytest.approx((5.0 / 7.5) ** 0.5)
-    assert book(allocation, books, orders, {}, known).price == 1.0
+    allocation = OnePrice(budget_j=10.0, control="ascent")
+    for wanted, price in ((5.0, 1.0), (20.0, 2.0), (1.25, 0.5)):
+        known = {k: Known(1, 99.0, wanted_j=wanted) for k in range(2)}
+        orders, books = hand_out(allocation, Books(price=1.0), known)
+        # One of two is lost, and may have spent its 5: the next round may spend 10, half of it for the one that was heard.
+        after = book(allocation, books, orders, {0: 5.0}, known | {1: Known(1, 99.0, wanted_j=50.0)})
+        assert after.price == pytest.approx(price)
+        assert book(allocation, books, orders, {}, known).price == 1.0
 
 
 def test_what_a_density_spent_beyond_its_share_is_taken_from_the_next_rounds():
