@@ -403,7 +403,7 @@ def test_the_price_moves_by_those_that_were_heard_beside_their_part_of_the_targe
     for wanted, price in ((5.0, 1.0), (20.0, 2.0), (1.25, 0.5)):
         known = {k: Known(1, 99.0, wanted_j=wanted) for k in range(2)}
         orders, books = hand_out(allocation, Books(price=1.0), known)
-        # One of two is lost, and may have spent its 5: the next round may spend 10, half of it for the one that was heard.
+        # One of two is lost, and may have spent its 5: the next round may spend 10, half for the one that was heard.
         after = book(allocation, books, orders, {0: 5.0}, known | {1: Known(1, 99.0, wanted_j=50.0)})
         assert after.price == pytest.approx(price)
         assert book(allocation, books, orders, {}, known).price == 1.0
