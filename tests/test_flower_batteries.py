@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from studies_of_flower import arm, bits, model_of
 from test_flower_resume import resumed_equals_never_stopped, through_a_file
+from test_flower_rounds import Normalised
 
 from joulewise.charges import MASK_TERMS, total
 from joulewise.compress import Compressor, ErrorFeedback
@@ -17,7 +18,7 @@ from joulewise.costs import Costs
 from joulewise.devices import load_device, with_link
 from joulewise.errors import ProfileError, RuleError, SettingError
 from joulewise.fleet import EqualCount, EqualJoules, OnePrice
-from joulewise.flower import Lossy, charging, orders
+from joulewise.flower import Lossy, app, charging, orders
 from joulewise.flower.app import federate
 from joulewise.flower.bill import Bill, Need
 from joulewise.flower.charging import Charger, Stand, Supply
@@ -25,7 +26,7 @@ from joulewise.flower.orders import Order
 from joulewise.learning import IID, Digits
 from joulewise.pacing import Battery, Pace
 from joulewise.results import Skipped
-from joulewise.rules import CWMP, Count, Density, Joules, TopK
+from joulewise.rules import CWMP, Count, Density, Joules, Price, TopK
 from joulewise.schedules import Early, Even, Late, Priced
 
 RULE = Compressor(CWMP(), Density(0.05), feedback=ErrorFeedback())
@@ -222,6 +223,13 @@ def test_a_cap_is_the_smaller_of_both():
     assert orders.parse(orders.capped(None, 2.0, 0.5).text()) == Order(most_j=2.0, least_price=0.5)
 
 
+def test_what_a_battery_cannot_pay_is_not_wanted():
+    update, costs = np.ones(8, np.float32), Costs.of(np.ones(8), unit="relative")
+    for most_j, wanted_j in ((None, 8.0), (100.0, 8.0), (3.0, 3.0)):
+        obeyed = orders.obey(Order(Joules(5.0), price=1e-3, most_j=most_j), Compressor(CWMP(), Count(3)), update, costs)
+        assert obeyed.said.wanted_j == pytest.approx(wanted_j)
+
+
 def test_a_cap_keeps_the_filling_of_a_budget():
     update, costs = np.ones(8, np.float32), Costs.of(np.arange(1.0, 9.0), unit="relative")
     for fill in (True, False):
@@ -326,6 +334,50 @@ def test_only_a_link_with_an_energy_per_bit_can_be_made_dearer():
     phone = load_device(LTE)
     assert with_link(phone, 2.0).link.fixed == phone.link.fixed
     assert with_link(phone, 2.0).link.down_per_bit == 2.0 * phone.link.down_per_bit
+
+
+# ---------------------------------------------------------------- what a round costs, worked out
+
+
+@pytest.mark.parametrize(
+    ("device", "model", "allocation", "loose"),
+    [
+        (WIFI, None, None, 1e-12),
+        (LTE, None, None, 1e-12),
+        ("sbc-raspberry-pi-5-ethernet", None, None, 1e-12),  # says what training takes
+        ("mcu-flash-ble-nrf5340", None, None, 1.0),  # pages of flash that the mask has paid for are not paid twice
+        (WIFI, Normalised(), None, 0.01),  # tensors that travel whole, with a header of their own
+        (WIFI, None, OnePrice(share=0.5), 0.1),  # a curve of 64 points at most
+    ],
+)
+def test_what_a_round_costs_before_any_coordinate_is_worked_out_and_never_too_low(device, model, allocation, loose):
+    which = powered(batteries=[Battery(charge_j=1e9)] * 2, devices=(device,) * 2, rounds=3, allocation=allocation)
+    which = dataclasses.replace(which, model=model or which.model)
+    bill = app._bill(which, 4, app._initial(which, 4))
+    for outcome in federate(which, 4):
+        for client in outcome.clients:
+            thought_j = bill.need(client.partition).fixed_j
+            assert rest_of(client) <= thought_j * (1 + 1e-12)
+            assert rest_of(client) >= thought_j * (1 - loose)
+
+
+def test_a_mask_has_a_use_for_what_its_budget_buys_at_most():
+    which = powered(devices=(WIFI,) * 2)
+    bill = app._bill(which, 4, app._initial(which, 4))
+    for allotted in (False, True):
+        wanted = [
+            dataclasses.replace(
+                bill, compressor=dataclasses.replace(RULE, budget=budget), allotted=allotted
+            ).need(0).wanted_j
+            for budget in (Count(30), Density(0.05), Joules(5e-5), Joules(1.0), Price(1.0))
+        ]  # fmt: skip
+        assert wanted[3:] == pytest.approx([DENSE_J * 1.4] * 2, rel=0.2)
+        if allotted:
+            assert wanted == pytest.approx([wanted[3]] * 5, rel=0.2)
+        else:
+            assert wanted[0] == pytest.approx(wanted[1], rel=0.05)
+            assert wanted[0] == pytest.approx(0.05 * wanted[3], rel=0.2)
+            assert wanted[2] == 5e-5
 
 
 # ---------------------------------------------------------------- what was not foreseen
