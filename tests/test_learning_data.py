@@ -69,8 +69,8 @@ def write_part(file, images, labels):
     pq.write_table(table, file)
 
 
-def cifar(path, examples=None):
-    return Cifar10(clients=2, partition=IID(), examples=examples, path=str(path))
+def cifar(path, **settings):
+    return Cifar10(clients=2, partition=IID(), path=str(path), **settings)
 
 
 # Configuration
@@ -142,6 +142,23 @@ def test_a_subset_is_class_balanced_and_part_of_every_larger_one(examples):
     inside = {image.tobytes() for image in larger.train.images}
     assert all(image.tobytes() in inside for image in subset.train.images)
     assert len(subset.test.labels) == 360
+
+
+def test_a_test_part_can_be_a_class_balanced_subset():
+    whole, some = (load(Digits(2, IID(), test_examples=count)) for count in (None, 200))
+    assert np.bincount(some.test.labels).tolist() == [20] * 10
+    inside = {image.tobytes() for image in whole.test.images}
+    assert all(image.tobytes() in inside for image in some.test.images)
+    np.testing.assert_array_equal(some.train.images, whole.train.images)
+
+
+def test_a_test_part_that_cannot_be_balanced_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"data.test_examples = 400 is not possible.*leave data.test_examples out"):
+        load(Digits(2, IID(), test_examples=400))
+    write_cifar(tmp_path)
+    with pytest.raises(DataError, match=r"data.test_examples = 5000 is not possible"):
+        load(cifar(tmp_path, test_examples=5000))
+    assert np.bincount(load(cifar(tmp_path, test_examples=10)).test.labels).tolist() == [1] * 10
 
 
 @pytest.mark.parametrize("examples", [9, 1437])

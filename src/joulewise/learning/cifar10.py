@@ -29,7 +29,7 @@ def read_part(path: str | None, part: str, examples: int | None) -> Examples:
         DataError: the files or the hub are not there, or do not hold CIFAR-10.
     """
     table = _hub_table(part) if path is None else _folder_table(Path(path), part)
-    return _decode(table, f"{part} of data.path = '{path or CIFAR10_HUB_NAME}'", examples)
+    return _decode(table, part, f"{part} of data.path = '{path or CIFAR10_HUB_NAME}'", examples)
 
 
 def _hub_table(part: str) -> "pa.Table":
@@ -69,12 +69,12 @@ def _folder_table(folder: Path, part: str) -> "pa.Table":
         ) from None
 
 
-def _decode(table: "pa.Table", source: str, examples: int | None) -> Examples:
+def _decode(table: "pa.Table", part: str, source: str, examples: int | None) -> Examples:
     """Turn encoded images into normalised ones; only the chosen rows are decoded."""
     import pyarrow as pa
 
     encoded, labels = _columns(table, source)
-    chosen = balanced(labels, 10, examples)
+    chosen = balanced(labels, 10, examples, "examples" if part == "train" else "test_examples")
     pixels = b"".join(
         _pixels(image, f"{source}, row {row}")
         for row, image in zip(chosen.tolist(), encoded.take(pa.array(chosen)).to_pylist(), strict=True)

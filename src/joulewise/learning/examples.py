@@ -36,15 +36,25 @@ class Dataset:
     classes: int
 
 
-def balanced(labels: Labels, classes: int, examples: int | None) -> Labels:
-    """Draw the indices of a class-balanced subset; a smaller subset is always part of a larger one."""
+def balanced(labels: Labels, classes: int, examples: int | None, name: str = "examples") -> Labels:
+    """Draw the indices of a class-balanced subset; a smaller subset is always part of a larger one.
+
+    Args:
+        labels: class of each example.
+        classes: how many there are.
+        examples: how many to draw; None for all.
+        name: of that setting of a study's data.
+
+    Raises:
+        DataError: there are too few of a class.
+    """
     if examples is None:
         return np.arange(labels.size, dtype=np.int64)
     most = classes * int(np.bincount(labels, minlength=classes).min())
     if not classes <= examples <= most:
         raise DataError(
-            f"data.examples = {examples} is not possible: a class-balanced subset of these data has from "
-            f"{classes} to {most} examples; leave data.examples out to use all {labels.size}."
+            f"data.{name} = {examples} is not possible: a class-balanced subset of these data has from "
+            f"{classes} to {most} examples; leave data.{name} out to use all {labels.size}."
         )
     order = np.random.default_rng(0).permutation(labels.size)
     wanted = [examples // classes + (label < examples % classes) for label in range(classes)]

@@ -17,6 +17,8 @@ from joulewise.learning.examples import Examples
 
 Compute = Literal["cpu", "cuda"]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+EVALUATED_AT_ONCE = {"cpu": 64, "cuda": 1024}
+"""Examples: on a CPU 64 are a third faster than 256, whose activations leave the cache; a GPU is idle with so few."""
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -135,14 +137,16 @@ def train(
 
 
 @torch.inference_mode()
-def evaluate(module: nn.Module, examples: Examples, compute: Compute = "cpu", batch_size: int = 256) -> Evaluation:
+def evaluate(
+    module: nn.Module, examples: Examples, compute: Compute = "cpu", batch_size: int | None = None
+) -> Evaluation:
     """Measure accuracy and loss of a model; nothing of it changes but the processor that it is on.
 
     Args:
         module: moved to the processor of ``compute``.
         examples: at least one.
         compute: ``"cpu"`` or ``"cuda"``.
-        batch_size: examples per step; a larger one needs more memory.
+        batch_size: examples per step; None for what is fast on that processor.
 
     Raises:
         ComputeError: this machine has no such processor.
@@ -153,7 +157,8 @@ def evaluate(module: nn.Module, examples: Examples, compute: Compute = "cpu", ba
     _place(module, compute)
     module.eval()
     answered, loss, classes = [], 0.0, 0
-    for batch, answers in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
+    size = batch_size or EVALUATED_AT_ONCE[compute]
+    for batch, answers in zip(torch.split(images, size), torch.split(labels, size), strict=True):
         scores = module(batch)
         answered.append(answers[scores.argmax(1) == answers])
         classes = max(classes, scores.shape[1])
