@@ -99,6 +99,20 @@ def test_training_has_the_bits_of_a_plain_loop(digits, model, training):
     assert loss == pytest.approx(expected, rel=1e-6)
 
 
+def test_half_precision_is_close_and_leaves_parameters_in_float32(digits):
+    examples = first(digits.train, 200)
+    exact, half = (build(CNN(), *DIGITS, seed=0) for _ in range(2))
+    losses = [
+        train(module, examples, Training(precision=precision), np.random.default_rng(1))
+        for module, precision in ((exact, "float32"), (half, "bfloat16"))
+    ]
+    assert {array.dtype for array in arrays(half).values()} == {np.dtype(np.float32)}
+    assert not same_bits(copied(exact), copied(half))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    for name, array in arrays(half).items():
+        np.testing.assert_allclose(array, arrays(exact)[name], atol=0.02)
+
+
 @given(
     count=st.integers(1, 40),
     batch_size=st.integers(1, 50),

@@ -216,6 +216,9 @@ def test_settings_tell_arms_apart_in_words_and_numbers_only(write):
     assert found[0]["rule"] == "TopK"
     assert (found[0]["budget"], found[0]["amount"]) == ("density", 0.1)
     assert len({json.dumps(one) for one in found}) == len(found)
+    assert "precision" not in found[0]
+    (half, *_) = expand(load(write(GRID), ["training.precision=bfloat16"]))
+    assert study.labels.settings(half)["precision"] == "bfloat16"
 
 
 # ---------------------------------------------------------------- overrides

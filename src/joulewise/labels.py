@@ -34,11 +34,13 @@ def settings(arm: Arm) -> dict[str, Setting]:
     """What sets an arm apart, by name, for grouping rows: text, numbers and truth values only.
 
     ``budget`` is the kind (``density``, ``joules fill``) ``amount`` its number; both are None without one. ``schedule``
-    is there where clients have batteries.
+    is there where clients have batteries, ``precision`` where training is not in float32.
     """
     compressor, training = arm.compressor, arm.training
     budget = compressor.budget
-    schedule: dict[str, Setting] = {"schedule": text(arm.supply.schedule)} if arm.supply.batteries else {}
+    special: dict[str, Setting] = {"schedule": text(arm.supply.schedule)} if arm.supply.batteries else {}
+    if training.precision != "float32":
+        special["precision"] = training.precision
     own: dict[str, Setting] = {
         "rule": text(compressor.rule),
         "budget": None if budget is None else _kind(budget),
@@ -59,7 +61,7 @@ def settings(arm: Arm) -> dict[str, Setting]:
         "weight_decay": training.weight_decay,
         "boundary": BOUNDARY,
     }
-    return own | schedule
+    return own | special
 
 
 def _kind(budget: Budget) -> str:
