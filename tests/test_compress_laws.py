@@ -39,6 +39,7 @@ from joulewise.rules import (
     Dense,
     Density,
     Joules,
+    LayerwiseTopK,
     MinVariance,
     Price,
     Projection,
@@ -256,7 +257,7 @@ def test_law_10_a_budget_just_below_the_whole_message_keeps_nearly_all(budget_ty
 @pytest.mark.parametrize("values", VALUE_TYPES)
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.6])
 @pytest.mark.parametrize("budget_type", [Joules, Bytes])
-@pytest.mark.parametrize("rule", [TopK(), CWMP(), Projection(), RandomK()], ids=name_of)
+@pytest.mark.parametrize("rule", [TopK(), CWMP(), Projection(), RandomK(), LayerwiseTopK()], ids=name_of)
 def test_law_10_on_updates_of_a_usual_size(rule, budget_type, share, values):
     layout = layout_of(
         [20_000, 1500, 4000, 64, 10], ["conv{}.weight", "conv{}.weight", "fc{}.weight", "norm{}.bias"] * 2

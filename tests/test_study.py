@@ -296,7 +296,7 @@ MISTAKES = {
     "a misspelt rule": (
         'grid.rule=["TopK","cpwm"]',
         'invalid value \'cpwm\' - at $.grid.rule[1] (--set grid.rule=["TopK","cpwm"]); did you mean CWMP? '
-        "(expected one of: Dense, TopK, CWMP, Projection, MinVariance, RandomK)",
+        "(expected one of: Dense, TopK, CWMP, Projection, MinVariance, RandomK, LayerwiseTopK)",
     ),
     "a rule in the wrong case": (
         "grid.rule=topk",

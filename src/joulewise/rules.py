@@ -45,6 +45,36 @@ class TopK(Ranked, frozen=True, tag_field="name", tag="TopK", forbid_unknown_fie
     """Largest magnitude first, blind to cost: the usual baseline."""
 
 
+class LayerwiseTopK(Ranked, frozen=True, tag_field="name", tag="LayerwiseTopK", forbid_unknown_fields=True):
+    """TopK within each tensor, at the same density in all: blind to cost, and to how magnitudes differ between tensors.
+
+    What most implementations of Top-K sparsification do, since Lin et al., "Deep Gradient Compression", ICLR 2018. Of k
+    coordinates, tensor g gets ``k n_g / n`` rounded by Sainte-Laguë's method, see `joulewise.layerwise`: the sum is k,
+    and a larger budget never keeps less of any tensor. Where a tensor has fewer entries that are not zero, the others
+    get its places in the same order.
+
+    Example:
+        >>> from joulewise.costs import Costs
+        >>> from joulewise.layout import Layout
+        >>> from joulewise.select import select
+        >>> costs = Costs.of(1.0, Layout.of({"large": np.ones(6), "small": np.ones(3)}))
+        >>> a = np.array([9, 8, 7, 6, 5, 4, 3, 2, 1], np.float32)
+        >>> select(a, costs, LayerwiseTopK(), Count(3)).indices.tolist()
+        [0, 1, 6]
+    """
+
+    def weights(self, per_kept: Floats) -> Floats:
+        """There are none: the score of a coordinate is its place among those of its tensor.
+
+        Raises:
+            RuleError: always; theory and plans, which ask for weights, do not know this rule.
+        """
+        raise RuleError(
+            "LayerwiseTopK ranks by places within a tensor, for which there is no prediction; give an update to "
+            "joulewise.select, or take TopK"
+        )
+
+
 class CWMP(Ranked, frozen=True, tag_field="name", tag="CWMP", forbid_unknown_fields=True):
     """Largest magnitude per joule first, ``|a|/c``: most L1 mass per joule.
 
@@ -94,7 +124,7 @@ class RandomK(Ranked, frozen=True, tag_field="name", tag="RandomK", forbid_unkno
     scale: bool = False
 
 
-Rule = Dense | TopK | CWMP | Projection | MinVariance | RandomK
+Rule = Dense | TopK | CWMP | Projection | MinVariance | RandomK | LayerwiseTopK
 RULES: tuple[type[Rule], ...] = get_args(Rule)
 
 # ------------------------------------------------------------------------------------------------ budgets
@@ -213,6 +243,7 @@ LEGAL: dict[type[Rule], tuple[type[Budget], ...]] = {
     Projection: (Count, Density, Joules, Bytes, Price),
     MinVariance: (Count, Density, Joules),
     RandomK: (Count, Density, Joules, Bytes),
+    LayerwiseTopK: (Count, Density, Joules, Bytes),
 }
 
 

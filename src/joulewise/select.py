@@ -16,6 +16,7 @@ from joulewise.certificate import Certificate, certified, energy_of, guaranteed_
 from joulewise.costs import Costs
 from joulewise.errors import RuleError, UpdateError
 from joulewise.inclusion import draw
+from joulewise.layerwise import longest_by_layer
 from joulewise.layout import Layout, Vector, as_numpy
 from joulewise.limits import limit_of, rank, weights_of
 from joulewise.prefix import at_least, filled
@@ -25,6 +26,7 @@ from joulewise.rules import (
     Bytes,
     Dense,
     Joules,
+    LayerwiseTopK,
     MinVariance,
     Price,
     RandomK,
@@ -233,7 +235,12 @@ def _greedy(source: Source, costs: Costs, rule: Ranked, budget: Budget, key: int
     if limit < 0:
         source = source.added()
         return Chosen(_nothing(source.vector), source)
-    ranking, found, source = _longest(source, rank(source.vector, costs, rule, key), units, limit, reach)
+    if isinstance(rule, LayerwiseTopK):
+        source = source.added()
+        fill = isinstance(budget, Joules | Bytes) and budget.fill
+        ranking, found = longest_by_layer(source.vector, costs.layout.offsets, units, limit, fill)
+    else:
+        ranking, found, source = _longest(source, rank(source.vector, costs, rule, key), units, limit, reach)
     indices, values, spent = found.indices, found.values, found.spent
     if isinstance(budget, Joules | Bytes) and budget.fill:
         indices, spent = filled(ranking, units, limit, found)
