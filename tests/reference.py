@@ -11,7 +11,19 @@ from fractions import Fraction
 
 import numpy as np
 
-from joulewise.rules import CWMP, Bytes, Count, Density, Joules, LayerwiseTopK, Price, Projection, RandomK, TopK
+from joulewise.rules import (
+    CWMP,
+    Bytes,
+    Count,
+    Density,
+    Joules,
+    LayerwiseTopK,
+    Price,
+    Projection,
+    RandomK,
+    Threshold,
+    TopK,
+)
 
 WORD = 2**64 - 1
 
@@ -162,6 +174,8 @@ def choose(a: np.ndarray, costs, rule, budget, key: int | None) -> Chosen:
     if isinstance(budget, Price):
         worth = [float(abs(Fraction(float(x))) ** rule.norm / Fraction(c)) for x, c in zip(a, prices, strict=True)]
         return Chosen([i for i, each in enumerate(worth) if each >= budget.value and a[i] != 0], None, None)
+    if isinstance(budget, Threshold):
+        return Chosen([i for i, each in enumerate(a.tolist()) if each and abs(each) >= budget.value], None, None)
     room = limited(costs, prices, bits_of(costs), budget)
     if room.limit < 0:
         return Chosen([], Fraction(0), None)

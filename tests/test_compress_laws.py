@@ -44,6 +44,7 @@ from joulewise.rules import (
     Price,
     Projection,
     RandomK,
+    Threshold,
     TopK,
 )
 
@@ -298,6 +299,7 @@ def test_law_8_empty_and_full_messages_are_legal(pair, values):
         Joules: Joules(0.0),
         Bytes: Bytes(0),
         Price: Price(1e300),
+        Threshold: Threshold(1e300),
     }
     everything = {
         Count: Count(99),
@@ -305,6 +307,7 @@ def test_law_8_empty_and_full_messages_are_legal(pair, values):
         Joules: Joules(1e9),
         Bytes: Bytes(10**6),
         Price: Price(0.0),
+        Threshold: Threshold(0.0),
     }
     if kind in nothing:
         sent = Compressor(rule, nothing[kind], types, feedback).compress(a, None, costs, np.random.default_rng(0))

@@ -9,12 +9,9 @@ from strategies import SEEDS, layout_of, update_of
 
 from joulewise import kernel
 from joulewise.costs import Costs
-from joulewise.errors import RuleError
-from joulewise.expectation import predict
 from joulewise.layerwise import longest_by_layer
 from joulewise.layout import Layout
 from joulewise.rules import Bytes, Count, Density, Joules, LayerwiseTopK, TopK
-from joulewise.scaled_laws import Laplace
 from joulewise.select import select
 
 SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=7).filter(sum)
@@ -104,10 +101,3 @@ def test_budgets_in_joules_and_bytes_end_along_the_same_order():
         assert select(a, costs, LayerwiseTopK(), Joules(room)).indices.tolist() == kept
     assert select(a, costs, LayerwiseTopK(), Joules(8.9, fill=True)).indices.tolist() == [0, 1, 2, 3, 4, 8]
     assert select(a, costs, LayerwiseTopK(), Bytes(3)).indices.tolist() == [0, 8]
-
-
-def test_theory_says_that_it_does_not_know_the_rule():
-    layout = layout_of_sizes([8, 4])
-    law = Laplace(np.array([8.0, 4.0]), np.ones(2))
-    with pytest.raises(RuleError, match="LayerwiseTopK ranks by places within a tensor"):
-        predict(law, Costs.of(1.0, layout), LayerwiseTopK(), Count(3))

@@ -52,9 +52,13 @@ from joulewise.rules import (
     Price,
     Projection,
     RandomK,
+    Threshold,
     TopK,
 )
 from joulewise.select import Selection, limit_of, rank, select
+
+THRESHOLDS = (Price, Threshold)
+"""Budgets that no sum limits: how much is kept is what it comes to."""
 
 few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
@@ -117,14 +121,14 @@ def test_every_sort_of_update_is_what_its_name_says():
 
 
 TABLE = """
-                Count  Density  Joules  Bytes  Price
-    Dense         -       -       -       -      -
-    TopK          x       x       x       x      -
-    CWMP          x       x       x       x      x
-    Projection    x       x       x       x      x
-    MinVariance   x       x       x       -      -
-    RandomK       x       x       x       x      -
-    LayerwiseTopK x       x       x       x      -
+                  Count  Density  Joules  Bytes  Price  Threshold
+    Dense           -       -       -       -      -       -
+    TopK            x       x       x       x      -       x
+    CWMP            x       x       x       x      x       -
+    Projection      x       x       x       x      x       -
+    MinVariance     x       x       x       -      -       -
+    RandomK         x       x       x       x      -       -
+    LayerwiseTopK   x       x       x       x      -       -
 """
 
 
@@ -142,6 +146,7 @@ SAMPLE_BUDGETS = {
     Joules: Joules(2.0),
     Bytes: Bytes(9),
     Price: Price(0.5),
+    Threshold: Threshold(0.5),
 }
 
 
@@ -187,7 +192,7 @@ def test_a_selection_is_what_the_slow_reference_gives(pair, data):
 
 
 @some
-@given(cases([pair for pair in RANKED_PAIRS if pair[1] is not Price]), st.booleans())
+@given(cases([pair for pair in RANKED_PAIRS if pair[1] not in THRESHOLDS]), st.booleans())
 def test_prefix_misfit_and_spending_are_exact(case, tiny_sample):
     chosen = reference.choose(case.a, case.costs, case.rule, case.budget, case.key)
     assume(chosen.prefix is not None)
@@ -225,7 +230,7 @@ def test_a_wrong_bracket_never_changes_the_result(case, lo, hi, both):
         if both:
             patch.setattr(bracket, "full_bracket", wrong)
         again = selected(case)
-    assert asked or case.a.size <= 8 or isinstance(case.budget, Price) or limit_of(case.budget, case.costs)[1] < 0
+    assert asked or case.a.size <= 8 or isinstance(case.budget, THRESHOLDS) or limit_of(case.budget, case.costs)[1] < 0
     assert same(right, again)
     assert (right.spent, right.certificate, right.delta) == (again.spent, again.certificate, again.delta)
 
@@ -350,7 +355,7 @@ UNEQUAL_AT_EQUAL_COSTS = {
 @given(st.data(), layouts(), SEEDS, st.booleans())
 def test_law_3_at_equal_costs_the_rules_agree(data, layout, seed, per_entry):
     costs = replace(costs_of(layout, "equal", per_entry, seed), bits_per_kept=np.full(len(layout.tensors), 37.5))
-    drawn = data.draw(cases([(rule, kind) for rule, kind in RANKED_PAIRS if rule == TopK()]))
+    drawn = data.draw(cases([(rule, kind) for rule, kind in RANKED_PAIRS if rule == TopK() and kind is not Threshold]))
     a = update_of(data.draw(st.sampled_from(list(UPDATES))), seed, layout.n)
     budget = drawn.budget
     if isinstance(budget, Joules):
@@ -461,8 +466,8 @@ def test_law_7_more_budget_never_keeps_less(case, part):
             less, more = Joules(part * budget), Joules(budget)
         case Bytes(n):
             less, more = Bytes(int(part * n)), Bytes(n)
-        case Price(value):
-            less, more = case.budget, Price(part * value)
+        case Price(value) | Threshold(value):
+            less, more = case.budget, type(case.budget)(part * value)
     small, large = selected(replace(case, budget=less)), selected(replace(case, budget=more))
     assert set(small.indices.tolist()) <= set(large.indices.tolist())
     if not is_unbiased(case.rule):
@@ -478,6 +483,7 @@ NOTHING = {
     Joules: Joules(0.0),
     Bytes: Bytes(0),
     Price: Price(1.7e308),
+    Threshold: Threshold(1.7e308),
 }
 EVERYTHING = {
     Count: Count(10**9),
@@ -485,6 +491,7 @@ EVERYTHING = {
     Joules: Joules(1e300),
     Bytes: Bytes(10**12),
     Price: Price(0.0),
+    Threshold: Threshold(0.0),
     type(None): None,
 }
 
@@ -564,7 +571,7 @@ def test_a_float64_update_beyond_float32_is_refused_too():
 
 
 @some
-@given(cases([pair for pair in RANKED_PAIRS if pair[1] is not Price]))
+@given(cases([pair for pair in RANKED_PAIRS if pair[1] not in THRESHOLDS]))
 def test_law_10_the_next_item_of_the_order_would_not_fit(case):
     room = reference.limited(case.costs, per_coordinate(case.costs), bits_of(case.costs), case.budget)
     assume(room.limit >= 0)
@@ -587,6 +594,25 @@ def test_law_10_a_price_keeps_exactly_what_is_worth_it(case):
     for i, number in enumerate(case.a.tolist()):
         worth = float(abs(Fraction(number)) ** case.rule.norm / Fraction(prices[i]))
         assert (i in kept) == (worth >= case.budget.value and number != 0)
+
+
+@some
+@given(cases([(TopK(), Threshold)]), st.booleans())
+def test_law_10_a_threshold_keeps_every_magnitude_from_it_on_and_no_other(case, natively):
+    with pytest.MonkeyPatch.context() as patch:
+        if not natively:
+            patch.setattr(kernel, "library", lambda: None)
+        kept = selected(case)
+    assert kept.indices.tolist() == [i for i, x in enumerate(case.a.tolist()) if x != 0 and abs(x) >= case.budget.value]
+    assert kept.values.tobytes() == case.a[kept.indices].tobytes()
+    assert kept.certificate is kept.guaranteed_delta is None
+
+
+@pytest.mark.parametrize("magnitude", [0.1, 1e-30, 1e-42, 3e38])
+def test_a_magnitude_at_the_threshold_is_kept_whatever_it_costs(magnitude):
+    a = np.array([magnitude, -magnitude, np.nextafter(np.float32(magnitude), np.float32(0))], np.float32)
+    kept = select(a, np.array([1.0, 1e6, 1e-6]), TopK(), Threshold(float(np.float32(magnitude))))
+    assert kept.indices.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("cost", [3.0, 7.0, 49.0, 0.1])

@@ -44,8 +44,8 @@ def marginal_prices(
     so a higher threshold still never keeps more. Where TopK keeps nothing of a tensor, half a coordinate counts.
 
     Prices stay as they are where none depends on bits (synthetic profiles, `Costs.of`), where there is one for each
-    coordinate, and where neither the order nor the end of what is kept hangs on prices: Dense, and TopK, RandomK and
-    MinVariance with Count or Density.
+    coordinate, and where neither the order nor the end of what is kept hangs on prices: Dense, TopK with Threshold, and
+    TopK, LayerwiseTopK, RandomK and MinVariance with Count or Density.
 
     Args:
         vector: float32[n], update plus residual; finite.

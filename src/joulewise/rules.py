@@ -218,7 +218,31 @@ class Price(msgspec.Struct, frozen=True, tag_field="name", tag="Price", forbid_u
         _require(0 <= self.value <= sys.float_info.max, "Price(value)", "finite and at least 0", self.value)
 
 
-Budget = Count | Density | Joules | Bytes | Price
+class Threshold(msgspec.Struct, frozen=True, tag_field="name", tag="Threshold", forbid_unknown_fields=True):
+    """Every coordinate with ``|a| >= value``, however many there are: hard-threshold sparsification.
+
+    With `ErrorFeedback`, ``a = u + r``: what stays below the threshold waits until it has grown. The count differs from
+    round to round and from client to client, and follows the size of the updates. Sahu, Dutta, Abdelmoniem, Banerjee,
+    Canini and Kalnis, "Rethinking gradient sparsification as total error minimization", NeurIPS 2021: of a given number
+    of coordinates over all rounds together, one threshold leaves the least total error.
+
+    Args:
+        value: the least magnitude that is kept, in the unit of the updates.
+
+    Example:
+        >>> from joulewise.select import select
+        >>> a = np.array([0.5, -3.0, 0.25, 0.0], np.float32)
+        >>> select(a, np.ones(4), TopK(), Threshold(0.5)).indices.tolist()
+        [0, 1]
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.value <= sys.float_info.max, "Threshold(value)", "finite and at least 0", self.value)
+
+
+Budget = Count | Density | Joules | Bytes | Price | Threshold
 BUDGETS: tuple[type[Budget], ...] = get_args(Budget)
 
 
@@ -238,7 +262,7 @@ def budget_text(budget: Budget | None) -> str:
 
 LEGAL: dict[type[Rule], tuple[type[Budget], ...]] = {
     Dense: (),
-    TopK: (Count, Density, Joules, Bytes),
+    TopK: (Count, Density, Joules, Bytes, Threshold),
     CWMP: (Count, Density, Joules, Bytes, Price),
     Projection: (Count, Density, Joules, Bytes, Price),
     MinVariance: (Count, Density, Joules),
@@ -257,8 +281,8 @@ def check_pair(rule: Rule, budget: Budget | None) -> None:
         >>> check_pair(TopK(), Price(1.0))
         Traceback (most recent call last):
             ...
-        joulewise.errors.RuleError: TopK does not take a Price budget; it takes Count, Density, Joules or
-        Bytes
+        joulewise.errors.RuleError: TopK does not take a Price budget; it takes Count, Density, Joules, Bytes
+        or Threshold
     """
     takes = LEGAL[type(rule)]
     if isinstance(budget, takes) or (budget is None and not takes):

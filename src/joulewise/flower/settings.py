@@ -25,11 +25,11 @@ from joulewise.layout import Kind
 from joulewise.prices import Boundary
 from joulewise.recorder import Recorder
 from joulewise.residency import flash_of
-from joulewise.rules import Bytes, Count, Dense, Density, Joules, Price, Rule
+from joulewise.rules import Bytes, Count, Dense, Density, Joules, Price, Rule, Threshold
 
 PREFIX = "joulewise."
 RULES: dict[str, type[Rule]] = {rule.__name__: rule for rule in get_args(Rule)}
-BUDGETS = frozenset({"density", "count", "joules", "bytes", "price"})
+BUDGETS = frozenset({"density", "count", "joules", "bytes", "price", "threshold"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +243,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "joules": ("a number of at least 0", lambda value: Joules(_number(value))),
     "bytes": ("a whole number of at least 0", lambda value: Bytes(_whole(value))),
     "price": ("a number of at least 0", lambda value: Price(_number(value))),
+    "threshold": ("a number of at least 0", lambda value: Threshold(_number(value))),
     "values": (f"one of {', '.join(VALUE_TYPES)}", _one_of(_VALUES)),
     "feedback": ("true or false", _truth),
     "feedback-decay": ("a number from 0 to 1", _number),
