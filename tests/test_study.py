@@ -399,8 +399,8 @@ MISTAKES = {
     ),
     "a rule and a budget that do not go together": (
         "grid.price=0.5",
-        "arm TopK with price=0.5: TopK does not take a price budget; it takes count, density, joules or bytes; "
-        "take one of them out, and list the arms that you mean one by one as [[arms]]",
+        "arm TopK with price=0.5: TopK does not take a price budget; it takes count, density, joules, bytes or "
+        "threshold; take one of them out, and list the arms that you mean one by one as [[arms]]",
     ),
     "feedback for an unbiased rule": (
         "arms=[{rule='MinVariance', density=0.1, feedback=true}]",
@@ -408,7 +408,7 @@ MISTAKES = {
     ),
     "a rule without its budget": (
         "arms=[{rule='TopK'}]",
-        "arm TopK: TopK needs a budget: count, density, joules or bytes; add one, for example density = [0.01, 0.10]",
+        "arm TopK: TopK needs a budget: count, density, joules, bytes or threshold; add one, for example density = [0.01",
     ),
 }
 
