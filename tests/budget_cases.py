@@ -29,14 +29,14 @@ from joulewise.quantities import (
     Share,
     Size,
 )
-from joulewise.rules import CWMP, Count, Dense, Joules, Projection, RandomK, TopK
+from joulewise.rules import CWMP, Count, Dense, Joules, LayerwiseTopK, Projection, RandomK, TopK
 
-RULES = (TopK(), CWMP(), Projection(), RandomK(), RandomK(scale=True))
-BLIND = (TopK(), RandomK(), RandomK(scale=True))
+RULES = (TopK(), CWMP(), Projection(), RandomK(), RandomK(scale=True), LayerwiseTopK())
+BLIND = (TopK(), RandomK(), RandomK(scale=True), LayerwiseTopK())
 """Rules whose order does not hang on prices: what one coordinate more takes can be seen by keeping it."""
 TENSOR_HEADER_BYTES = 9 + 32  # its entry in the table, with a code for its values
 KINDS = {"conv": 4, "linear": 2, "embedding": 2, "vector": 1}
-VALUE_BITS = {"float32": 32.0, "float16": 16.0, "bfloat16": 16.0, "int8": 8.0}
+VALUE_BITS = {"float32": 32.0, "float16": 16.0, "bfloat16": 16.0, "int8": 8.0, "ternary": 1.0}
 # Where all share few values, one more of them can change the code of every other: sizes jump by percents.
 SMOOTH = ("real", "wide", "sparse", "dyadic")
 

@@ -63,7 +63,7 @@ def case_of(seed):
     alone = bool(rng.random() < 0.5)
     kinds = tuple(
         VALUE_TYPES[at]
-        for at in (rng.integers(4, size=1).repeat(len(sizes)) if alone else rng.integers(4, size=len(sizes)))
+        for at in (rng.integers(len(VALUE_TYPES), size=1 if alone else len(sizes)).repeat(len(sizes) if alone else 1))
     )
     whole = {"steps": np.int64(rng.integers(9)), "flags": rng.random(3) < 0.5, "mean": rng.random(2).astype(np.float32)}
     return Case(layout, selection, kinds, whole if rng.random() < 0.5 else None)

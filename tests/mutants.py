@@ -73,7 +73,7 @@ def fit_lengths(parts: Parts, rng: Random, source: Seed) -> None:
     parts.entries = (parts.entries + [Entry(0)] * parts.tensors)[: parts.tensors]
     for entry, size in zip(parts.entries, parts.sizes, strict=True):
         entry.kept = min(entry.kept, size, most)
-        entry.value_type &= 3
+        entry.value_type %= len(VALUE_TYPES)
     for at, width in enumerate(VALUE_BYTES):
         parts.values[at] = fit(parts.values[at], width * kept_of(parts, at), rng)
     fit_unary(parts, rng)
@@ -146,7 +146,7 @@ def modes_of(parts: Parts) -> tuple[str, ...]:
             continue
         mode = "full" if entry.kept == size else "kept listed" if 2 * entry.kept <= size else "dropped listed"
         found |= {f"tensor {mode}", f"code {('balanced', 'rising', 'falling', 'Huffman')[entry.kind]}"}
-        found.add(f"values {VALUE_TYPES[entry.value_type & 3]}")
+        found.add(f"values {VALUE_TYPES[entry.value_type % len(VALUE_TYPES)]}")
     return tuple(found)
 
 

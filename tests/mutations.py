@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 
 from mutant_corpus import Seed, corpus
-from payload_parts import HUFFMAN, INT8, Entry, Parts
+from payload_parts import HUFFMAN, STEPS, Entry, Parts
 
 Random = random.Random
 
@@ -59,13 +59,13 @@ def rice(parts: Parts, rng: Random, source: Seed) -> None:
 
 def value_type(parts: Parts, rng: Random, source: Seed) -> None:
     entry = some_entry(parts, rng)[1]
-    entry.value_type = rng.choice((0, 1, 2, 3, 3, rng.randrange(8)))
+    entry.value_type = rng.choice((0, 1, 2, 3, 3, 4, 4, rng.randrange(8)))
     entry.largest = entry.largest or struct.pack("<f", rng.choice((1.0, 0.0, 3e-45, 3.4e38)))
 
 
 def largest(parts: Parts, rng: Random, source: Seed) -> None:
     entry = some_entry(parts, rng)[1]
-    typed = [each for each in parts.entries if each.value_type == INT8 and each.kept]
+    typed = [each for each in parts.entries if each.value_type in STEPS and each.kept]
     entry = rng.choice(typed) if typed else entry
     word = int.from_bytes(entry.largest, "little")
     other = rng.choice((word ^ 1 << rng.randrange(32), word ^ 1, rng.getrandbits(32), 0, 1, 0x7F800000, 0x7F7FFFFF))

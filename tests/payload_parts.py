@@ -15,8 +15,10 @@ from itertools import pairwise
 
 import numpy as np
 
-VALUE_BYTES, ODD_BITS, MANTISSA = (3, 1, 1, 0), (0, 3, 0, 1), (23, 10, 7, 0)
-INT8, HUFFMAN = 3, 3
+VALUE_BYTES, ODD_BITS, MANTISSA = (3, 1, 1, 0, 0), (0, 3, 0, 1, 1), (23, 10, 7, 0, 0)
+STEPS = {3: 127, 4: 1}
+"""Of the types that have a magnitude in the table: int8 and ternary."""
+HUFFMAN = 3
 ELEMENT_BYTES = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "int32": 4, "uint32": 4}
 ELEMENT_BYTES |= {"float32": 4, "int64": 8, "uint64": 8, "float64": 8, "bfloat16": 4}
 
@@ -38,7 +40,7 @@ class Entry:
         if not self.kept:
             return b"\0"
         head = varint(self.kept) + bytes([(self.value_type << 5 | self.rice) & 255])
-        head += (self.largest + bytes(4))[:4] if self.value_type == INT8 else b""
+        head += (self.largest + bytes(4))[:4] if self.value_type in STEPS else b""
         head += bytes([self.low & 255, self.kind << 6 | min(self.more, 63)])
         head += bytes([self.more - 63 & 255]) if self.more >= 63 else b""
         if self.kind == HUFFMAN:
@@ -146,7 +148,7 @@ def parse(payload: bytes, layout) -> Parts:
     parts = Parts(
         payload[8], payload[9:17], n, count, unary_bits, entries, rest[:cut], [], "", "", "", "", "", b"", sizes
     )
-    for value_type in range(4):
+    for value_type in range(len(VALUE_BYTES)):
         stop = cut + VALUE_BYTES[value_type] * kept_of(parts, value_type)
         parts.values.append(rest[cut:stop])
         cut = stop
@@ -169,7 +171,7 @@ def remainder_bits(parts: Parts) -> int:
 
 
 def odd_bits(parts: Parts) -> int:
-    return sum(ODD_BITS[value_type] * kept_of(parts, value_type) for value_type in range(4))
+    return sum(ODD_BITS[value_type] * kept_of(parts, value_type) for value_type in range(len(ODD_BITS)))
 
 
 def read_varint(source: Iterator[int]) -> int:
@@ -185,7 +187,7 @@ def read_entry(source: Iterator[int]) -> Entry:
     if not kept:
         return Entry(0)
     first = next(source)
-    largest = bytes(next(source) for _ in range(4)) if first >> 5 == INT8 else b""
+    largest = bytes(next(source) for _ in range(4)) if first >> 5 in STEPS else b""
     low, second = next(source), next(source)
     more = second & 63
     if more == 63:
@@ -258,8 +260,8 @@ def words_of(parts: Parts) -> list[int]:
         for symbol, bits in zip(symbols[at : at + entry.kept], further[at : at + entry.kept], strict=True):
             width = MANTISSA[entry.value_type]
             sign, mantissa = bits >> width, bits & (1 << width) - 1
-            if entry.value_type == INT8:
-                step = float(np.frombuffer(entry.largest, "<f4")[0]) * symbol / 127
+            if entry.value_type in STEPS:
+                step = float(np.frombuffer(entry.largest, "<f4")[0]) * symbol / STEPS[entry.value_type]
                 magnitude = int(np.float32(step).view(np.uint32))
             else:
                 magnitude = symbol << 23 | mantissa << 23 - width

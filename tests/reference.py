@@ -11,7 +11,19 @@ from fractions import Fraction
 
 import numpy as np
 
-from joulewise.rules import CWMP, Bytes, Count, Density, Joules, Price, Projection, RandomK, TopK
+from joulewise.rules import (
+    CWMP,
+    Bytes,
+    Count,
+    Density,
+    Joules,
+    LayerwiseTopK,
+    Price,
+    Projection,
+    RandomK,
+    Threshold,
+    TopK,
+)
 
 WORD = 2**64 - 1
 
@@ -37,11 +49,33 @@ WEIGHTS = {
 """Factor on the magnitude; a new deterministic rule needs its line here before its laws can be tested."""
 
 
-def scores_of(a: np.ndarray, costs: Sequence[float], rule, key: int | None) -> list[float]:
+def scores_of(a: np.ndarray, costs: Sequence[float], rule, key: int | None, sizes: Sequence[int] = ()) -> list[float]:
+    if isinstance(rule, LayerwiseTopK):
+        return layer_scores(a, sizes)
     if isinstance(rule, RandomK):
         return [uniform(key, i) + 2.0**-53 if value != 0 else 0.0 for i, value in enumerate(a.tolist())]
     weight = WEIGHTS[type(rule)]
     return [abs(value) * weight(cost) for value, cost in zip(a.tolist(), costs, strict=True)]
+
+
+def layer_scores(a: np.ndarray, sizes: Sequence[int]) -> list[float]:
+    """``n_g / (2 j - 1)`` for the j-th largest magnitude of a tensor of n_g elements; 0 for zeros."""
+    scores, start = [0.0] * sum(sizes), 0
+    for size in sizes:
+        places = sorted(range(start, start + size), key=lambda i: (-abs(float(a[i])), i))
+        for j, place in enumerate(places, start=1):
+            scores[place] = size / (2 * j - 1) if a[place] != 0 else 0.0
+        start += size
+    return scores
+
+
+def seats(sizes: Sequence[int], count: int) -> list[int]:
+    """Sainte-Laguë's method: each place in turn to the tensor with the largest size / (2 seats + 1), in fractions."""
+    given = [0] * len(sizes)
+    for _ in range(count):
+        quotients = [Fraction(size, 2 * seat + 1) for size, seat in zip(sizes, given, strict=True)]
+        given[quotients.index(max(quotients))] += 1
+    return given
 
 
 def quanta(costs: Sequence[float], n: int, largest: float | None = None) -> tuple[list[int], Fraction]:
@@ -136,10 +170,12 @@ class Chosen:
 def choose(a: np.ndarray, costs, rule, budget, key: int | None) -> Chosen:
     """The reference of `select` for rules with a score."""
     prices = per_coordinate(costs)
-    scores = scores_of(a, prices, rule, key)
+    scores = scores_of(a, prices, rule, key, costs.layout.sizes.tolist())
     if isinstance(budget, Price):
         worth = [float(abs(Fraction(float(x))) ** rule.norm / Fraction(c)) for x, c in zip(a, prices, strict=True)]
         return Chosen([i for i, each in enumerate(worth) if each >= budget.value and a[i] != 0], None, None)
+    if isinstance(budget, Threshold):
+        return Chosen([i for i, each in enumerate(a.tolist()) if each and abs(each) >= budget.value], None, None)
     room = limited(costs, prices, bits_of(costs), budget)
     if room.limit < 0:
         return Chosen([], Fraction(0), None)

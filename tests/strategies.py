@@ -34,6 +34,7 @@ from joulewise.rules import (
     Projection,
     RandomK,
     Ranked,
+    Threshold,
 )
 
 # ---------------------------------------------------------------- rules
@@ -205,12 +206,18 @@ def _price(share: float, a: np.ndarray, costs: Costs, rule: Any) -> Price:
     return Price(value if isinstance(rule, CWMP) else value * value)
 
 
+def _threshold(share: float, a: np.ndarray, costs: Costs, rule: Any) -> Threshold:
+    there = np.abs(a[a != 0].astype(np.float64))
+    return Threshold(float(np.quantile(there, max(0.0, 1 - share))) if there.size else 1.0)
+
+
 BUDGETS_BY_SHARE: dict[type, Callable[[float, np.ndarray, Costs, Any], Any]] = {
     Count: _count,
     Density: _density,
     Joules: _joules,
     Bytes: _bytes,
     Price: _price,
+    Threshold: _threshold,
     type(None): lambda *_: None,
 }
 """A budget that buys about a share of what is not zero, of each type."""

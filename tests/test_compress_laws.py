@@ -39,10 +39,12 @@ from joulewise.rules import (
     Dense,
     Density,
     Joules,
+    LayerwiseTopK,
     MinVariance,
     Price,
     Projection,
     RandomK,
+    Threshold,
     TopK,
 )
 
@@ -117,6 +119,21 @@ def bits_equal(one: np.ndarray, other: np.ndarray) -> bool:
     return one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
+ROUNDED_SUMS = {
+    "ternary": "one magnitude stands for all that a tensor keeps, too far from some for an exact difference",
+    "mixed": "may hold ternary tensors",
+}
+"""Value types of which what was sent and what was kept make what there was only up to one rounding, and why."""
+
+
+def restores(decoded: np.ndarray, residual: np.ndarray, a: np.ndarray, values: str) -> bool:
+    """Law 2: bit for bit, or within a rounding of the larger number where the value type does not allow more."""
+    if values not in ROUNDED_SUMS:
+        return bits_equal(decoded + residual, plain(a))
+    larger = np.maximum(np.abs(decoded), np.abs(a)).astype(np.float64)
+    return bool((np.abs((decoded + residual).astype(np.float64) - a) <= 2.0**-23 * larger + 2.0**-149).all())
+
+
 def plain(a: np.ndarray) -> np.ndarray:
     """The same numbers without negative zeros, which mean nothing in a sum."""
     return np.where(a == 0, np.float32(0), a)
@@ -167,7 +184,7 @@ def test_laws_1_and_2_for_the_message_really_made(pair, values, data):
         assert sent.state.residual is None
         assert sent.state.pending is None
     else:
-        assert bits_equal(decoded + sent.state.residual, plain(a))
+        assert restores(decoded, sent.state.residual, a, values)
         assert sent.state.pending == sent.payload
     match compressor.budget:
         case Bytes(n):
@@ -237,7 +254,8 @@ def test_law_10_at_most_one_percent_and_one_coordinate_are_left(pair, values, da
     assert room - spent <= 0.01 * room + one_more(costs, budget, sent.selection.indices.size)
 
 
-@pytest.mark.parametrize("values", VALUE_TYPES)
+# Of a ternary value its place takes most: all coordinates, whose places need no bits, take less than nearly all.
+@pytest.mark.parametrize("values", [kind for kind in VALUE_TYPES if kind != "ternary"])
 @pytest.mark.parametrize("budget_type", [Joules, Bytes])
 def test_law_10_a_budget_just_below_the_whole_message_keeps_nearly_all(budget_type, values):
     layout = layout_of([21, 24, 120, 23, 111, 91], ["conv{}.weight", "fc{}.weight", "norm{}.bias"] * 2)
@@ -256,7 +274,7 @@ def test_law_10_a_budget_just_below_the_whole_message_keeps_nearly_all(budget_ty
 @pytest.mark.parametrize("values", VALUE_TYPES)
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.6])
 @pytest.mark.parametrize("budget_type", [Joules, Bytes])
-@pytest.mark.parametrize("rule", [TopK(), CWMP(), Projection(), RandomK()], ids=name_of)
+@pytest.mark.parametrize("rule", [TopK(), CWMP(), Projection(), RandomK(), LayerwiseTopK()], ids=name_of)
 def test_law_10_on_updates_of_a_usual_size(rule, budget_type, share, values):
     layout = layout_of(
         [20_000, 1500, 4000, 64, 10], ["conv{}.weight", "conv{}.weight", "fc{}.weight", "norm{}.bias"] * 2
@@ -297,6 +315,7 @@ def test_law_8_empty_and_full_messages_are_legal(pair, values):
         Joules: Joules(0.0),
         Bytes: Bytes(0),
         Price: Price(1e300),
+        Threshold: Threshold(1e300),
     }
     everything = {
         Count: Count(99),
@@ -304,6 +323,7 @@ def test_law_8_empty_and_full_messages_are_legal(pair, values):
         Joules: Joules(1e9),
         Bytes: Bytes(10**6),
         Price: Price(0.0),
+        Threshold: Threshold(0.0),
     }
     if kind in nothing:
         sent = Compressor(rule, nothing[kind], types, feedback).compress(a, None, costs, np.random.default_rng(0))
@@ -312,7 +332,7 @@ def test_law_8_empty_and_full_messages_are_legal(pair, values):
     full = Compressor(rule, everything.get(kind), types, feedback).compress(a, None, costs, np.random.default_rng(0))
     kept = decode(full.payload, layout)
     assert np.array_equal(np.flatnonzero(full.selection.dense()), np.flatnonzero(a))
-    assert feedback is None or bits_equal(kept.dense() + full.state.residual, plain(a))
+    assert feedback is None or restores(kept.dense(), full.state.residual, a, values)
     if values == "float32":
         assert bits_equal(plain(kept.dense()), plain(a))
 
@@ -473,8 +493,8 @@ def test_nothing_is_ever_lost_whatever_becomes_of_the_replies(pair, values, seed
     budget = Joules(0.4 * mask_charge(full, costs)) if kind is Joules else budget
     fates = rng.choice(["accepted", "returned"], 12, p=[0.6, 0.4]).tolist()
     check = exact_sum(layout)
-    # int8 steps are thirds and sevenths of dyadic numbers: only there may the sums round.
-    if values in {"int8", "mixed"}:
+    # int8 steps and means are thirds and sevenths of dyadic numbers: only there may the sums round.
+    if values in {"int8", *ROUNDED_SUMS}:
         most = 12 * max(float(np.abs(update).max()) for update in updates)
 
         def check(applied, state, had):

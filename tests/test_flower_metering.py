@@ -15,7 +15,7 @@ from joulewise.flower.metering import REQUEST_HEADER_BYTES
 from joulewise.layout import Layout
 from joulewise.ledger import Charge, total
 from joulewise.results import ClientResult
-from joulewise.rules import CWMP, Bytes, Count, Dense, Density, Joules, TopK
+from joulewise.rules import CWMP, Bytes, Count, Dense, Density, Joules, LayerwiseTopK, Threshold, TopK
 
 LAYOUT = Layout.of(model())
 PHONE = "phone-lte-2021"
@@ -32,6 +32,8 @@ def priced_by(pricing, device, rule, budget, values, feedback=None):
     ("rule", "budget", "values", "feedback"),
     [
         (TopK(), Count(7), "float32", ErrorFeedback()),
+        (LayerwiseTopK(), Count(7), "ternary", ErrorFeedback(momentum=0.9)),
+        (TopK(), Threshold(0.01), "float32", ErrorFeedback(momentum=0.5, masking=False)),
         (CWMP(), Density(0.4), "int8", None),
         (CWMP(), Bytes(120), "float16", None),
         (Dense(), None, "bfloat16", None),

@@ -98,6 +98,10 @@ def test_the_rest_of_the_keys(tmp_path):
         ({"joulewise.density": 0.1, "joulewise.joules": 2.0}, "joulewise.density and joulewise.joules are both set"),
         ({"joulewise.feedback": False, "joulewise.feedback-decay": 0.5}, "but joulewise.feedback is false"),
         ({"joulewise.price": 2.0}, "joulewise.price=2.0 in the node config: TopK does not take a Price budget"),
+        ({"joulewise.feedback-momentum": 1.0}, r"ErrorFeedback\(momentum\) must be at least 0 and below 1, but is 1.0"),
+        ({"joulewise.feedback-masking": 0}, "must be true or false, but is 0, a number"),
+        ({"joulewise.threshold": -0.5}, "must be a number of at least 0, but is -0.5"),
+        ({"joulewise.rule": "CWMP", "joulewise.threshold": 0.5}, "CWMP does not take a Threshold budget"),
         ({"joulewise.rule": "Dense", "joulewise.density": 0.1}, "Dense does not take a Density budget"),
     ],
 )

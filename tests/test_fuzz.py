@@ -86,7 +86,7 @@ def test_at_least_half_of_the_mutants_have_lengths_and_checksum_that_fit(mutants
         "payload lists # positions",
         "payload lists a position outside",
         "payload has # bits after its last value",
-        "payload holds int# values that do not reach",
+        "payload holds values that do not reach",
         "payload is readable but not in the shortest form",
     ],
 )
@@ -120,6 +120,8 @@ def test_a_reader_that_knows_only_the_page_reads_the_same_from_what_is_accepted(
             selection = decode(made.payload, made.layout).selection
         except PayloadError:
             continue
+        if not made.payload:  # Cut down to the empty string, which says that nothing is kept.
+            continue
         parts = payload_parts.parse(made.payload, made.layout)
         assert payload_parts.positions_of(parts) == selection.indices.tolist(), made
         assert payload_parts.words_of(parts) == selection.values.view(np.uint32).tolist(), made
@@ -127,12 +129,14 @@ def test_a_reader_that_knows_only_the_page_reads_the_same_from_what_is_accepted(
     assert min(compared[f"values {name}"] for name in VALUE_TYPES) >= 20
 
 
-@pytest.mark.parametrize("value_type", range(4))
+@pytest.mark.parametrize("value_type", range(len(VALUE_TYPES)))
 @pytest.mark.parametrize("unary_bits", [0, 1, 2**20, 2**31, 2**34])
 @pytest.mark.parametrize("kept", [1, 2**30, 2**31 - 1, 2**31])
 def test_counts_without_the_bytes_for_them_take_no_memory(value_type, unary_bits, kept):
     layout = Layout.single(2**31)
-    entry = payload_parts.Entry(kept, 0, value_type, b"\0\0\x80\x3f", 127)
+    entry = payload_parts.Entry(
+        kept, 0, value_type, b"\0\0\x80\x3f", 1 if VALUE_TYPES[value_type] == "ternary" else 127
+    )
     fingerprint, size = layout.fingerprint.to_bytes(8, "little"), layout.n
     parts = payload_parts.Parts(
         0, fingerprint, size, 1, unary_bits, [entry], b"", [bytes(60)], "1", "", "", "", sizes=(size,)

@@ -99,9 +99,17 @@ def test_there_is_a_golden_payload_of_everything_that_the_format_has():
             found |= {"two bytes of symbols"} if entry.more >= 63 else set()
             found |= {f"codes of {max(entry.lengths)} bits"} if entry.kind == 3 else set()
             found |= {"limited"} if name == "code-huffman-limited" and max(entry.lengths) < entry.more else set()
-            found |= {"int8 of zeros"} if value_type == "int8" and entry.largest == bytes(4) else set()
+            found |= {f"{value_type} of zeros"} if entry.largest == bytes(4) else set()
     wanted = {f"{value_type} {mode}" for value_type in VALUE_TYPES for mode in ("kept", "dropped", "full")}
-    wanted |= {"nothing", "nothing kept", "no elements", "odd lengths", "two bytes of symbols", "int8 of zeros"}
+    wanted |= {
+        "nothing",
+        "nothing kept",
+        "no elements",
+        "odd lengths",
+        "two bytes of symbols",
+        "int8 of zeros",
+        "ternary of zeros",
+    }
     wanted |= {
         *(f"code {kind}" for kind in range(4)),
         "code 0 of 1",

@@ -35,10 +35,12 @@ from joulewise.rules import (
     Dense,
     Density,
     Joules,
+    LayerwiseTopK,
     MinVariance,
     Price,
     Projection,
     RandomK,
+    Threshold,
     TopK,
 )
 from joulewise.scaled_laws import LAWS, GeneralisedNormal, Laplace, Normal, StudentT
@@ -160,6 +162,17 @@ def test_a_small_tensor_is_told_whole():
 # ---------------------------------------------------------------- predictions against selections
 
 
+FORESEEN = [pair for pair in PAIRS if pair[0] != LayerwiseTopK()]
+"""Pairs that are predicted. The score of LayerwiseTopK is a place in a tensor, not a factor on a magnitude."""
+
+
+def test_what_is_not_predicted_is_refused():
+    _, _, costs, law = drawn_case()
+    for rule, budget in ((LayerwiseTopK(), Count(400)), (LayerwiseTopK(), Joules(400.0))):
+        with pytest.raises(RuleError, match="there is no prediction"):
+            predict(law, costs, rule, budget)
+
+
 @cache
 def drawn_case() -> tuple[Layout, np.ndarray, Costs, Quantiles]:
     layout = layout_of([30_000, 15_000, 4000, 500], ["conv{}.weight", "fc{}.weight", "norm{}.bias", "norm{}.bias"])
@@ -169,7 +182,7 @@ def drawn_case() -> tuple[Layout, np.ndarray, Costs, Quantiles]:
     return layout, a, costs_of(layout, "whole", False, 3), theory.fit(a, layout).law
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: "-".join(map(name_of, pair)))
+@pytest.mark.parametrize("pair", FORESEEN, ids=lambda pair: "-".join(map(name_of, pair)))
 def test_what_is_predicted_of_an_update_is_what_is_selected_from_it(pair):
     rule, kind = pair
     layout, a, costs, law = drawn_case()
@@ -193,7 +206,7 @@ def test_what_is_predicted_of_an_update_is_what_is_selected_from_it(pair):
             assert np.mean(lost) == pytest.approx(expected.variance, rel=0.1)
 
 
-@given(cases([pair for pair in PAIRS if pair[1] not in (Price, type(None))]))
+@given(cases([pair for pair in FORESEEN if pair[1] not in (Price, Threshold, type(None))]))
 @some
 def test_a_budget_is_met_in_expectation_or_everything_is_kept(case):
     if case.costs.per_coordinate or not case.a.any() or np.abs(case.a).max() > 1e30:

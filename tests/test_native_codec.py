@@ -201,7 +201,7 @@ def test_lengths_that_do_not_fit_are_refused_without_a_touch():
 @pytest.mark.parametrize("offsets", [[1, 8], [0, 8, 7], [0, 2**32], [0, -1]])
 def test_offsets_that_are_none_are_refused(offsets):
     library, offsets = native_codec._functions(), np.array(offsets, np.int64)
-    types, numbers = np.zeros(8, np.uint8), np.zeros(8, np.int64)
+    types, numbers = np.zeros(8, np.uint8), np.zeros(9, np.int64)
     payload = np.zeros(8, np.uint8)
     assert library.joulewise_read_table(payload, 8, 0, offsets, len(offsets) - 1, types, numbers) == 2
 

@@ -26,7 +26,7 @@ from joulewise.errors import KernelError, UpdateError
 from joulewise.layout import Layout
 from joulewise.prices import price
 from joulewise.ranking import Carry, NotFinite, Ranking, carried, float32_thresholds, sum_of_squares
-from joulewise.rules import CWMP, LEGAL, Bytes, Count, Density, Joules, Price, Projection, RandomK, TopK
+from joulewise.rules import CWMP, LEGAL, Bytes, Count, Density, Joules, Price, Projection, RandomK, Threshold, TopK
 from joulewise.select import limit_of, rank, select
 
 LIBRARY = kernel.library()
@@ -76,7 +76,7 @@ def test_long_vectors_agree():
 @given(cases(RANKED_PAIRS), st.sampled_from(EVERY_PATH), st.integers(0, 2**64 - 1))
 def test_generated_cases_agree(case: Case, flags, key):
     ranking = rank(case.a, case.costs, case.rule, key if case.rule.random else None)
-    if isinstance(case.budget, Price):
+    if isinstance(case.budget, Price | Threshold):
         found = native_select.at_least(LIBRARY, ranking, case.budget.value, flags=flags)
         expected = prefix.at_least_in_numpy(ranking, case.budget.value)
         assert [part.tobytes() for part in found[:2]] == [part.tobytes() for part in expected[:2]]

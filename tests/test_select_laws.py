@@ -47,13 +47,18 @@ from joulewise.rules import (
     Dense,
     Density,
     Joules,
+    LayerwiseTopK,
     MinVariance,
     Price,
     Projection,
     RandomK,
+    Threshold,
     TopK,
 )
 from joulewise.select import Selection, limit_of, rank, select
+
+THRESHOLDS = (Price, Threshold)
+"""Budgets that no sum limits: how much is kept is what it comes to."""
 
 few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
@@ -116,13 +121,14 @@ def test_every_sort_of_update_is_what_its_name_says():
 
 
 TABLE = """
-                Count  Density  Joules  Bytes  Price
-    Dense         -       -       -       -      -
-    TopK          x       x       x       x      -
-    CWMP          x       x       x       x      x
-    Projection    x       x       x       x      x
-    MinVariance   x       x       x       -      -
-    RandomK       x       x       x       x      -
+                  Count  Density  Joules  Bytes  Price  Threshold
+    Dense           -       -       -       -      -       -
+    TopK            x       x       x       x      -       x
+    CWMP            x       x       x       x      x       -
+    Projection      x       x       x       x      x       -
+    MinVariance     x       x       x       -      -       -
+    RandomK         x       x       x       x      -       -
+    LayerwiseTopK   x       x       x       x      -       -
 """
 
 
@@ -140,6 +146,7 @@ SAMPLE_BUDGETS = {
     Joules: Joules(2.0),
     Bytes: Bytes(9),
     Price: Price(0.5),
+    Threshold: Threshold(0.5),
 }
 
 
@@ -185,7 +192,7 @@ def test_a_selection_is_what_the_slow_reference_gives(pair, data):
 
 
 @some
-@given(cases([pair for pair in RANKED_PAIRS if pair[1] is not Price]), st.booleans())
+@given(cases([pair for pair in RANKED_PAIRS if pair[1] not in THRESHOLDS]), st.booleans())
 def test_prefix_misfit_and_spending_are_exact(case, tiny_sample):
     chosen = reference.choose(case.a, case.costs, case.rule, case.budget, case.key)
     assume(chosen.prefix is not None)
@@ -223,7 +230,7 @@ def test_a_wrong_bracket_never_changes_the_result(case, lo, hi, both):
         if both:
             patch.setattr(bracket, "full_bracket", wrong)
         again = selected(case)
-    assert asked or case.a.size <= 8 or isinstance(case.budget, Price) or limit_of(case.budget, case.costs)[1] < 0
+    assert asked or case.a.size <= 8 or isinstance(case.budget, THRESHOLDS) or limit_of(case.budget, case.costs)[1] < 0
     assert same(right, again)
     assert (right.spent, right.certificate, right.delta) == (again.spent, again.certificate, again.delta)
 
@@ -337,17 +344,24 @@ def test_law_1_what_is_spent_is_within_the_budget_in_exact_sums(pair, data):
 # ---------------------------------------------------------------- 3, 4, 5
 
 
+UNEQUAL_AT_EQUAL_COSTS = {
+    Dense: "takes no budget",
+    LayerwiseTopK: "ranks within tensors: between them neither magnitude nor price counts, whatever the prices",
+}
+"""Why a deterministic rule need not agree with TopK where all prices are equal."""
+
+
 @some
 @given(st.data(), layouts(), SEEDS, st.booleans())
 def test_law_3_at_equal_costs_the_rules_agree(data, layout, seed, per_entry):
     costs = replace(costs_of(layout, "equal", per_entry, seed), bits_per_kept=np.full(len(layout.tensors), 37.5))
-    drawn = data.draw(cases([(rule, kind) for rule, kind in RANKED_PAIRS if rule == TopK()]))
+    drawn = data.draw(cases([(rule, kind) for rule, kind in RANKED_PAIRS if rule == TopK() and kind is not Threshold]))
     a = update_of(data.draw(st.sampled_from(list(UPDATES))), seed, layout.n)
     budget = drawn.budget
     if isinstance(budget, Joules):
         share = data.draw(st.floats(0, 1))
         budget = Joules(share * layout.n * float(costs.per_kept.max(initial=0.0)), fill=budget.fill)
-    kept = [select(a, costs, rule, budget) for rule in DETERMINISTIC if rule != Dense()]
+    kept = [select(a, costs, rule, budget) for rule in DETERMINISTIC if type(rule) not in UNEQUAL_AT_EQUAL_COSTS]
     assert len(kept) >= 3
     assert all(same(kept[0], other) for other in kept[1:])
 
@@ -373,7 +387,8 @@ def test_law_4_prices_and_budget_times_a_power_of_four_change_nothing(pair, data
 @given(cases([pair for pair in PAIRS if not pair[0].random]), SEEDS)
 def test_law_5_permuting_tensors_permutes_the_result(case, seed):
     if not isinstance(case.rule, Dense):
-        scores = reference.scores_of(case.a, per_coordinate(case.costs), case.rule, None)
+        sizes = case.layout.sizes.tolist()
+        scores = reference.scores_of(case.a, per_coordinate(case.costs), case.rule, None, sizes)
         positive = [score for score in scores if score > 0]
         assume(len(set(positive)) == len(positive))  # Up to ties.
     order = np.random.default_rng(seed).permutation(len(case.layout.tensors))
@@ -451,8 +466,8 @@ def test_law_7_more_budget_never_keeps_less(case, part):
             less, more = Joules(part * budget), Joules(budget)
         case Bytes(n):
             less, more = Bytes(int(part * n)), Bytes(n)
-        case Price(value):
-            less, more = case.budget, Price(part * value)
+        case Price(value) | Threshold(value):
+            less, more = case.budget, type(case.budget)(part * value)
     small, large = selected(replace(case, budget=less)), selected(replace(case, budget=more))
     assert set(small.indices.tolist()) <= set(large.indices.tolist())
     if not is_unbiased(case.rule):
@@ -468,6 +483,7 @@ NOTHING = {
     Joules: Joules(0.0),
     Bytes: Bytes(0),
     Price: Price(1.7e308),
+    Threshold: Threshold(1.7e308),
 }
 EVERYTHING = {
     Count: Count(10**9),
@@ -475,6 +491,7 @@ EVERYTHING = {
     Joules: Joules(1e300),
     Bytes: Bytes(10**12),
     Price: Price(0.0),
+    Threshold: Threshold(0.0),
     type(None): None,
 }
 
@@ -554,13 +571,14 @@ def test_a_float64_update_beyond_float32_is_refused_too():
 
 
 @some
-@given(cases([pair for pair in RANKED_PAIRS if pair[1] is not Price]))
+@given(cases([pair for pair in RANKED_PAIRS if pair[1] not in THRESHOLDS]))
 def test_law_10_the_next_item_of_the_order_would_not_fit(case):
     room = reference.limited(case.costs, per_coordinate(case.costs), bits_of(case.costs), case.budget)
     assume(room.limit >= 0)
     kept = set(selected(case).indices.tolist())
     spent = sum(room.units[i] for i in kept)
-    scores = reference.scores_of(case.a, per_coordinate(case.costs), case.rule, case.key)
+    sizes = case.layout.sizes.tolist()
+    scores = reference.scores_of(case.a, per_coordinate(case.costs), case.rule, case.key, sizes)
     left_out = [i for i in reference.order_of(scores) if i not in kept]
     if getattr(case.budget, "fill", False):
         assert all(spent + room.units[i] > room.limit for i in left_out)
@@ -576,6 +594,25 @@ def test_law_10_a_price_keeps_exactly_what_is_worth_it(case):
     for i, number in enumerate(case.a.tolist()):
         worth = float(abs(Fraction(number)) ** case.rule.norm / Fraction(prices[i]))
         assert (i in kept) == (worth >= case.budget.value and number != 0)
+
+
+@some
+@given(cases([(TopK(), Threshold)]), st.booleans())
+def test_law_10_a_threshold_keeps_every_magnitude_from_it_on_and_no_other(case, natively):
+    with pytest.MonkeyPatch.context() as patch:
+        if not natively:
+            patch.setattr(kernel, "library", lambda: None)
+        kept = selected(case)
+    assert kept.indices.tolist() == [i for i, x in enumerate(case.a.tolist()) if x != 0 and abs(x) >= case.budget.value]
+    assert kept.values.tobytes() == case.a[kept.indices].tobytes()
+    assert kept.certificate is kept.guaranteed_delta is None
+
+
+@pytest.mark.parametrize("magnitude", [0.1, 1e-30, 1e-42, 3e38])
+def test_a_magnitude_at_the_threshold_is_kept_whatever_it_costs(magnitude):
+    a = np.array([magnitude, -magnitude, np.nextafter(np.float32(magnitude), np.float32(0))], np.float32)
+    kept = select(a, np.array([1.0, 1e6, 1e-6]), TopK(), Threshold(float(np.float32(magnitude))))
+    assert kept.indices.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("cost", [3.0, 7.0, 49.0, 0.1])

@@ -299,7 +299,7 @@ MISTAKES = {
     "a misspelt rule": (
         'grid.rule=["TopK","cpwm"]',
         'invalid value \'cpwm\' - at $.grid.rule[1] (--set grid.rule=["TopK","cpwm"]); did you mean CWMP? '
-        "(expected one of: Dense, TopK, CWMP, Projection, MinVariance, RandomK)",
+        "(expected one of: Dense, TopK, CWMP, Projection, MinVariance, RandomK, LayerwiseTopK)",
     ),
     "a rule in the wrong case": (
         "grid.rule=topk",
@@ -402,8 +402,8 @@ MISTAKES = {
     ),
     "a rule and a budget that do not go together": (
         "grid.price=0.5",
-        "arm TopK with price=0.5: TopK does not take a price budget; it takes count, density, joules or bytes; "
-        "take one of them out, and list the arms that you mean one by one as [[arms]]",
+        "arm TopK with price=0.5: TopK does not take a price budget; it takes count, density, joules, bytes or "
+        "threshold; take one of them out, and list the arms that you mean one by one as [[arms]]",
     ),
     "feedback for an unbiased rule": (
         "arms=[{rule='MinVariance', density=0.1, feedback=true}]",
@@ -411,7 +411,7 @@ MISTAKES = {
     ),
     "a rule without its budget": (
         "arms=[{rule='TopK'}]",
-        "arm TopK: TopK needs a budget: count, density, joules or bytes; add one, for example density = [0.01, 0.10]",
+        "arm TopK: TopK needs a budget: count, density, joules, bytes or threshold; add one, for example density = [0.01",
     ),
 }
 

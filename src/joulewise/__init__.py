@@ -35,10 +35,12 @@ from joulewise.rules import Count as Count
 from joulewise.rules import Dense as Dense
 from joulewise.rules import Density as Density
 from joulewise.rules import Joules as Joules
+from joulewise.rules import LayerwiseTopK as LayerwiseTopK
 from joulewise.rules import MinVariance as MinVariance
 from joulewise.rules import Price as Price
 from joulewise.rules import Projection as Projection
 from joulewise.rules import RandomK as RandomK
+from joulewise.rules import Threshold as Threshold
 from joulewise.rules import TopK as TopK
 from joulewise.select import Selection as Selection
 from joulewise.select import select as select

@@ -18,9 +18,9 @@ from joulewise.summary import RULE_ORDER
 from joulewise.tabular import NONE
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, darkened to show on white and on black.
-COLOURS = ("#808080", "#d58e00", "#0080c8", "#009e73", "#cc6699", "#d55e00")
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-DASHES = ([1, 0], [6, 2], [1, 0], [3, 2], [8, 2, 2, 2], [2, 2])
+COLOURS = ("#808080", "#d58e00", "#0080c8", "#009e73", "#cc6699", "#d55e00", "#6a51a3")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+DASHES = ([1, 0], [6, 2], [1, 0], [3, 2], [8, 2, 2, 2], [2, 2], [12, 3])
 POINT_DETAILS = ("Arm", "Final accuracy", "Uplink energy", "Uplink bytes", "Kept", "Seeds")
 CURVE_DETAILS = ("Arm", "Round", "Accuracy", "Energy so far")
 SCREEN_INK = "currentColor"

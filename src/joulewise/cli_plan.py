@@ -60,7 +60,7 @@ def plan(
     ] = None,
     values: Annotated[
         list[str] | None,
-        Option(metavar="TYPE", help="float32, float16, bfloat16 or int8; repeatable.", show_default="float32"),
+        Option(metavar="TYPE", help="float32, float16, bfloat16, int8 or ternary; repeatable.", show_default="float32"),
     ] = None,
     boundary: Boundary = None,
     law: Annotated[

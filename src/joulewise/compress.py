@@ -8,60 +8,25 @@ What was sent and what was kept is what there was: ``decode(payload) + r' = a``,
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 
 from joulewise.codec import ValueType, decode
 from joulewise.costs import Costs
 from joulewise.errors import RuleError, StateError, UpdateError
+from joulewise.feedback import ErrorFeedback
 from joulewise.fitting import fitted
 from joulewise.layout import Layout, Vector
 from joulewise.ledger import Charge, uplink_charges
 from joulewise.message import Brief
-from joulewise.ranking import CHUNK, Carry, NotFinite
+from joulewise.ranking import Carry, NotFinite, first_not_finite
 from joulewise.rules import Budget, Dense, Joules, MinVariance, RandomK, Rule, check_pair
 from joulewise.select import Selection, Source, checked_vector, not_finite
 
-
-class ErrorFeedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was not sent is added to the next update.
-
-    Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019.
-
-    Plain feedback sends a coordinate that waited t rounds with t rounds of change at once, which can
-    overshoot where local steps are large; both options make what is carried over smaller.
-
-    Args:
-        decay: factor on the residual at each round, from 0 (forget) to 1 (lose nothing).
-        clip: largest norm of the residual that is added, as a multiple of the update's norm; None for no
-            limit.
-    """
-
-    decay: float = 1.0
-    clip: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay <= 1:
-            raise RuleError(f"ErrorFeedback(decay) must be between 0 and 1, but is {self.decay}")
-        if self.clip is not None and not 0 < self.clip <= sys.float_info.max:
-            raise RuleError(f"ErrorFeedback(clip) must be finite and above 0, but is {self.clip}")
-
-    def carry(self, residual: Vector, update: Vector) -> Vector:
-        """The part of the residual that is added to an update: float32[n]."""
-        factor = self.factor(residual, update)
-        return residual if factor == 1 else residual * np.float32(factor)
-
-    def factor(self, residual: Vector, update: Vector) -> float:
-        """What the residual is multiplied by before it is added to an update."""
-        if self.clip is None:
-            return self.decay
-        norm, most = _norm(residual) * self.decay, self.clip * _norm(update)
-        return self.decay * (most / norm if norm > most else 1.0)
+__all__ = ["ClientState", "Compressor", "ErrorFeedback", "Fate", "Sent", "settle"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +40,7 @@ class ClientState:
         run_id: the run that the state belongs to.
         fingerprint: the layout's, so that another model's state is never added.
         local: the client's own values of tensors that it never sends, by name; None for none.
+        momentum: float32[n], with `ErrorFeedback(momentum=...)`; None for nothing.
     """
 
     residual: Vector | None = None
@@ -83,6 +49,7 @@ class ClientState:
     run_id: int = 0
     fingerprint: int = 0
     local: Mapping[str, Any] | None = None
+    momentum: Vector | None = None
 
 
 Fate = Literal["none", "accepted", "returned", "lost"]
@@ -99,8 +66,9 @@ def settle(state: ClientState, accepted_sequence: int | None, layout: Layout) ->
 
     Returns:
         The state without a pending payload, and what happened: ``accepted`` (it was used), ``returned`` (it
-        was not: what it said is in the residual again), ``lost`` (the server knows of a later reply than this
-        state does: the state is an old one and its residual is dropped), or ``none`` (nothing was pending).
+        was not: what it said is in the residual again; momentum that was masked stays so), ``lost`` (the server knows
+        of a later reply than this state does: the state is an old one, its residual and momentum are dropped), or
+        ``none`` (nothing was pending).
 
     Raises:
         StateError: the state belongs to another model, or its residual is no vector of this one.
@@ -109,13 +77,13 @@ def settle(state: ClientState, accepted_sequence: int | None, layout: Layout) ->
         raise StateError("the client's state belongs to another model; delete it, or give the run a new identity")
     accepted = accepted_sequence or 0
     if accepted > state.sequence:
-        return replace(state, residual=None, pending=None, sequence=accepted), "lost"
+        return replace(state, residual=None, pending=None, sequence=accepted, momentum=None), "lost"
     if state.pending is None:
         return state, "none"
     if accepted == state.sequence:
         return replace(state, pending=None), "accepted"
     returned = decode(state.pending, layout).dense()
-    residual = _checked_residual(state, layout)
+    residual = _checked(state.residual, layout, "residual")
     if residual is not None:
         returned += residual
     return replace(state, residual=returned, pending=None), "returned"
@@ -181,6 +149,11 @@ class Compressor:
                 "remember; leave feedback out"
             )
 
+    @property
+    def remembers(self) -> int:
+        """How many vectors of the model's size a client keeps between rounds: 0, 1, or 2 with momentum."""
+        return 0 if self.feedback is None else self.feedback.vectors
+
     def compress(
         self,
         update: Any,
@@ -205,21 +178,37 @@ class Compressor:
             RuleError: the budget cannot hold what must be sent, or a random rule has no `rng`.
         """
         state = _checked_state(state, costs.layout)
-        source = self._source(checked_vector(update, costs.layout, "update"), state)
+        given = checked_vector(update, costs.layout, "update")
+        moved = self._moved(given, state, costs.layout)
+        source = self._source(moved, state)
         try:
             if isinstance(self.budget, Joules) and self.budget.includes_fixed and self.budget.budget < costs.fixed:
-                return self._skipped(source.added().vector, state, costs)
+                return self._skipped(source.added().vector, moved, state, costs)
             draft = fitted(Brief(source, costs, self.rule, self.budget, self.values, whole), rng)
         except NotFinite as found:
             raise _not_finite(found, costs.layout, state) from None
         selection, encoded = draft.selection, draft.encoded
-        residual, pending = None, None
+        residual, pending, momentum = None, None, None
         if source.carry is not None and self.feedback is not None:
             residual, pending = source.carry.into, encoded.payload  # A vector of this reply alone.
             residual[selection.indices] -= encoded.values
-        after = replace(state, residual=residual, pending=pending, sequence=state.sequence + 1)
+            momentum = self.feedback.left(moved, selection.indices)
+        after = replace(state, residual=residual, pending=pending, sequence=state.sequence + 1, momentum=momentum)
         charges = uplink_charges(encoded, selection, costs)
         return Sent(encoded.payload, after, selection, charges, draft.priced.contrast)
+
+    def _moved(self, update: Vector, state: ClientState, layout: Layout) -> Vector:
+        """The update with the momentum of earlier ones, where there is some."""
+        if self.feedback is None or not self.feedback.momentum or state.momentum is None:
+            return update
+        moved = self.feedback.moved(update, state.momentum)
+        bad = first_not_finite(moved)
+        if bad is None or not math.isfinite(update[bad]):
+            return moved  # Where the update is to blame, the selection says so.
+        raise UpdateError(
+            f"update plus momentum passes what float32 holds in tensor {layout.name_of(bad)!r}; nothing was changed: "
+            "use a smaller ErrorFeedback(momentum=...) or a lower learning rate"
+        )
 
     def _source(self, update: Vector, state: ClientState) -> Source:
         if self.feedback is None and not isinstance(self.rule, Dense):
@@ -229,17 +218,13 @@ class Compressor:
             return Source(update, Carry(into))
         return Source(update, Carry(into, state.residual, self.feedback.factor(state.residual, update)))
 
-    def _skipped(self, carried: Vector, state: ClientState, costs: Costs) -> Sent:
+    def _skipped(self, carried: Vector, moved: Vector, state: ClientState, costs: Costs) -> Sent:
         """Not even the fixed cost fits: no reply is made, and everything waits."""
         nothing = Selection(carried.size, np.empty(0, np.uint32), np.empty(0, np.float32), 0.0, None, 0.0)
         residual = carried if self.feedback is not None else None
-        after = replace(state, residual=residual, sequence=state.sequence + 1)
+        momentum = None if self.feedback is None else self.feedback.left(moved, nothing.indices)
+        after = replace(state, residual=residual, sequence=state.sequence + 1, momentum=momentum)
         return Sent(b"", after, nothing, (), costs.contrast)
-
-
-def _norm(vector: Vector) -> float:
-    chunks = (vector[start : start + CHUNK] for start in range(0, vector.size, CHUNK))
-    return math.sqrt(math.fsum(float(np.square(chunk, dtype=np.float64).sum()) for chunk in chunks))
 
 
 def _not_finite(found: NotFinite, layout: Layout, state: ClientState) -> UpdateError | StateError:
@@ -264,13 +249,18 @@ def _checked_state(state: ClientState | None, layout: Layout) -> ClientState:
         raise StateError(
             "the client's last reply is still pending; call settle(state, accepted_sequence, layout) first"
         )
-    return replace(state, residual=_checked_residual(state, layout))
+    momentum = _checked(state.momentum, layout, "momentum")
+    if momentum is not None and (bad := first_not_finite(momentum)) is not None:
+        raise StateError(
+            f"the client's momentum holds NaN or infinity in tensor {layout.name_of(bad)!r}; delete its state"
+        )
+    return replace(state, residual=_checked(state.residual, layout, "residual"), momentum=momentum)
 
 
-def _checked_residual(state: ClientState, layout: Layout) -> Vector | None:
-    if state.residual is None:
+def _checked(vector: Vector | None, layout: Layout, name: str) -> Vector | None:
+    if vector is None:
         return None
     try:
-        return checked_vector(state.residual, layout, "the client's residual")
+        return checked_vector(vector, layout, f"the client's {name}")
     except UpdateError as error:
         raise StateError(f"{error}; delete the client's state") from None

@@ -18,7 +18,20 @@ import numpy as np
 from joulewise.costs import Costs
 from joulewise.errors import CostError, RuleError, UpdateError
 from joulewise.laws import Floats, Law
-from joulewise.rules import Budget, Bytes, Count, Dense, Density, Joules, MinVariance, Price, RandomK, Rule, check_pair
+from joulewise.rules import (
+    Budget,
+    Bytes,
+    Count,
+    Dense,
+    Density,
+    Joules,
+    MinVariance,
+    Price,
+    RandomK,
+    Rule,
+    Threshold,
+    check_pair,
+)
 
 Amount = Literal["count", "energy", "bits", "l1", "l2"]
 """What a threshold can be asked to meet; masses as shares of the whole."""
@@ -100,8 +113,8 @@ def predict(law: Law, costs: Costs, rule: Rule, budget: Budget | None = None) ->
     outlook = Outlook(law, costs, rule, by_count=isinstance(budget, Count | Density))
     if isinstance(rule, Dense) or budget is None:
         return _predicted(outlook, budget, None, outlook.everything)
-    if isinstance(budget, Price):
-        threshold = budget.value if getattr(rule, "norm", 1) == 1 else math.sqrt(budget.value)
+    if isinstance(budget, Price | Threshold):
+        threshold = math.sqrt(budget.value) if getattr(rule, "norm", None) == 2 else budget.value
         return _predicted(outlook, budget, threshold, outlook.at(threshold))
     return _predicted(outlook, budget, *outlook.reaching(*limit(budget, costs)))
 
@@ -267,8 +280,8 @@ def limit(budget: Budget, costs: Costs) -> tuple[Amount, float]:
             return "energy", budget.room(costs.fixed)
         case Bytes():
             return "bits", 8.0 * budget.n
-        case Price():
-            raise RuleError("a Price budget is a threshold and has no limit")
+        case Price() | Threshold():
+            raise RuleError(f"a {type(budget).__name__} budget is a threshold and has no limit")
 
 
 def _spread(outlook: Outlook, threshold: float | None, sums: Sums) -> Floats:

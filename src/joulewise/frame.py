@@ -15,7 +15,7 @@ from joulewise.errors import PayloadError, UpdateError
 from joulewise.huffman import SYMBOLS, Code, choose, read_code
 from joulewise.layout import Arrays, Layout, Tensor, Vector
 from joulewise.positions import rice_parameters
-from joulewise.rounding import HIGHEST_SYMBOL, LARGEST_BITS, VALUE_TYPES, ValueType
+from joulewise.rounding import HIGHEST_SYMBOL, LARGEST_BITS, SCALED, VALUE_TYPES, ValueType
 
 Raw = bytes | memoryview
 Checksum = Callable[[Raw, int], int]
@@ -36,7 +36,7 @@ class Plan:
         kept: coordinates that are kept: int64[tensors].
         kinds: value types.
         parameters: Rice parameters of the positions: uint8[tensors].
-        largest: largest magnitudes, for int8: float32[tensors].
+        largest: largest magnitudes, for int8 and ternary: float32[tensors].
         codes: codes of the value symbols; None where nothing is kept.
     """
 
@@ -54,7 +54,7 @@ class Plan:
             entry = varint(count)
             if code is not None:
                 first = int(self.parameters[tensor]) | VALUE_TYPES.index(kind) << RICE_BITS
-                scale = numbers[tensor].tobytes() if kind == "int8" else b""
+                scale = numbers[tensor].tobytes() if kind in SCALED else b""
                 entry += bytes([first]) + scale + code.table()
             written.append(entry)
         return written
@@ -120,7 +120,7 @@ def plan_of(
         gaps: between listed positions: uint32[sum(listed)].
         listed: positions listed of each tensor: int64[tensors].
         histograms: how often each value symbol occurs: int64[tensors, 256].
-        largest: largest magnitudes, for int8: float32[tensors].
+        largest: largest magnitudes, for int8 and ternary: float32[tensors].
     """
     codes = tuple(choose(tuple(row.tolist())) if count else None for count, row in zip(kept, histograms, strict=True))
     return Plan(kept, kinds, rice_parameters(gaps, listed), largest, codes)
@@ -196,7 +196,7 @@ def _read_entry(reader: Reader, tensor: Tensor, kept: int) -> tuple[int, ValueTy
     if kind_number >= len(VALUE_TYPES):
         raise refusals.unknown_type(tensor.name, kind_number)
     kind, largest = VALUE_TYPES[kind_number], np.float32(0)
-    if kind == "int8":
+    if kind in SCALED:
         word = bytes(reader.take(4, f"the table entry of {tensor.name!r}"))
         largest = np.frombuffer(word, "<f4")[0].astype(np.float32)
         if int.from_bytes(word, "little") > LARGEST_BITS:

@@ -13,7 +13,7 @@ from joulewise.costs import Costs
 from joulewise.errors import ArgumentError, RuleError
 from joulewise.expectation import Outlook, Sums, limit
 from joulewise.laws import Floats, Law
-from joulewise.rules import Budget, Price, Ranked, Rule
+from joulewise.rules import Budget, Price, Ranked, Rule, Threshold
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ def predict_run(law: Law, costs: Costs, rule: Rule, budget: Budget, rounds: int)
         rounds: how many.
 
     Raises:
-        RuleError: the rule has no score, or the budget is a price.
+        RuleError: the rule has no score, or the budget is a price or a threshold.
 
     Example:
         >>> from joulewise.layout import Layout
@@ -62,7 +62,7 @@ def predict_run(law: Law, costs: Costs, rule: Rule, budget: Budget, rounds: int)
         >>> round(run.energy), [round(each, 1) for each in run.waits]
         (25000, [8.0, 32.0])
     """
-    if not isinstance(rule, Ranked) or rule.random or isinstance(budget, Price):
+    if not isinstance(rule, Ranked) or rule.random or isinstance(budget, Price | Threshold):
         raise RuleError(
             f"predict_run is given {type(rule).__name__} with {type(budget).__name__}, expected TopK, CWMP or "
             "Projection with Count, Density, Joules or Bytes"

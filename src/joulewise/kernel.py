@@ -17,7 +17,7 @@ from joulewise.errors import KernelError
 
 Implementation = Literal["native", "numpy"]
 
-ABI = 3
+ABI = 4
 """Of the library that this version of joulewise can call."""
 VARIABLE = "JOULEWISE_KERNEL"
 THREADS_VARIABLE = "JOULEWISE_THREADS"

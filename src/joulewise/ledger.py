@@ -153,7 +153,7 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
     multiply_accumulates: float | None = None,
     wall_time_s: float | None = None,
     training_s: float | None = None,
-    remembers: bool = False,
+    remembers: int = 0,
     boundary: Boundary = "radio",
     rewritten: float | None = None,
     rewritten_wholes: Iterable[Tensor] | None = None,
@@ -184,7 +184,7 @@ def round_charges(  # noqa: PLR0913 (one place for all that a round is made of)
             example, forward and backward (three times the forward pass is usual).
         wall_time_s: how long the round lasted, from its request to the next.
         training_s: how much of it was training; needed for ``idle`` where training is charged.
-        remembers: whether there is error feedback.
+        remembers: vectors that are read and written for error feedback: 0, 1, or 2 with momentum.
         boundary: as in `joulewise.price`: ``memory`` leaves the downlink out, ``device`` adds base power to it.
         rewritten: energy of rewriting the parameters in flash, as `joulewise.persistence.rewriting` says; None: all of
             them in whole pages, as when the whole model arrives and the reply has paid for none of it.
@@ -240,14 +240,14 @@ def _waiting_s(
 
 
 @lru_cache(maxsize=64)  # The same in every round of a client.
-def _memory_energies(layout: Layout, device: Device, remembers: bool, received: bool) -> Mapping[str, float]:
+def _memory_energies(layout: Layout, device: Device, remembers: int, received: bool) -> Mapping[str, float]:
     memory = device.memory
     if memory is None:
         return {}
     levels = working_levels(layout, memory)
     found = {"selection": math.fsum((layout.sizes * traffic(levels, 1, 0)).tolist())}
     if remembers:
-        found["residual"] = math.fsum((layout.sizes * traffic(levels, 1, 1)).tolist())
+        found["residual"] = remembers * math.fsum((layout.sizes * traffic(levels, 1, 1)).tolist())
     if received:
         written = (layout.sizes * traffic(levels, 0, 1)).tolist()
         whole_bits = sum(stored_bits(tensor) for tensor in layout.wholes)

@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from joulewise.costs import Costs
 from joulewise.errors import RuleError
+from joulewise.layerwise import rank_by_layer
 from joulewise.layout import Vector
 from joulewise.quanta import budget_quanta, quanta
 from joulewise.ranking import Ranking
-from joulewise.rules import Budget, Bytes, Count, Density, Joules, Price, Ranked
+from joulewise.rules import Budget, Bytes, Count, Density, Joules, LayerwiseTopK, Price, Ranked, Threshold
 
 Floats = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -20,6 +21,8 @@ Int64 = npt.NDArray[np.int64]
 
 def rank(vector: Vector, costs: Costs, rule: Ranked, key: int | None = None) -> Ranking:
     """The rule's ranking of a vector; the largest weight is scaled by a power of two into [0.5, 1)."""
+    if isinstance(rule, LayerwiseTopK):
+        return rank_by_layer(vector, costs.layout.offsets)
     weights, _ = weights_of(costs, rule)
     return Ranking(vector, costs.layout.offsets, weights, key)
 
@@ -39,8 +42,8 @@ def limit_of(budget: Budget, costs: Costs) -> tuple[Int64, int, float]:
             return units, budget_quanta(8.0 * budget.n, quantum), quantum
         case Count() | Density():
             return np.ones(len(costs.layout.tensors), np.int64), budget.count(n), 1.0
-        case Price():
-            raise RuleError("a Price budget is a threshold and has no limit")
+        case Price() | Threshold():
+            raise RuleError(f"a {type(budget).__name__} budget is a threshold and has no limit")
 
 
 def weights_of(costs: Costs, rule: Ranked) -> tuple[Floats, int]:

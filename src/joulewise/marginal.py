@@ -22,7 +22,7 @@ SETTLED_BITS = 0.01
 FIRST_DENSITY = 0.01
 """Of all tensors, before the first estimate."""
 # Encoded bits of a value above a threshold: sign and mantissa, and what its exponent still has to say.
-TYPICAL_VALUE_BITS = {"float32": 26.0, "float16": 13.0, "bfloat16": 10.0, "int8": 8.0}
+TYPICAL_VALUE_BITS = {"float32": 26.0, "float16": 13.0, "bfloat16": 10.0, "int8": 8.0, "ternary": 1.0}
 
 REACH = 1.3
 """How far beyond a budget an order is looked at, so that the next selections need no pass over the update."""
@@ -44,8 +44,8 @@ def marginal_prices(
     so a higher threshold still never keeps more. Where TopK keeps nothing of a tensor, half a coordinate counts.
 
     Prices stay as they are where none depends on bits (synthetic profiles, `Costs.of`), where there is one for each
-    coordinate, and where neither the order nor the end of what is kept hangs on prices: Dense, and TopK, RandomK and
-    MinVariance with Count or Density.
+    coordinate, and where neither the order nor the end of what is kept hangs on prices: Dense, TopK with Threshold, and
+    TopK, LayerwiseTopK, RandomK and MinVariance with Count or Density.
 
     Args:
         vector: float32[n], update plus residual; finite.

@@ -130,7 +130,7 @@ def read_table(payload: memoryview, at: int, layout: Layout) -> Extent:
         PayloadError: it is cut off, or says what cannot be.
     """
     raw, tensors = np.frombuffer(payload, np.uint8), len(layout.tensors)
-    types, numbers = np.empty(tensors, np.uint8), np.zeros(8, np.int64)
+    types, numbers = np.empty(tensors, np.uint8), np.zeros(9, np.int64)
     status = _functions().joulewise_read_table(raw, len(raw), at, layout.offsets, tensors, types, numbers)
     if status:
         raise _refusal(status, numbers, layout)

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from joulewise.costs import Costs
 from joulewise.layout import Vector
 from joulewise.limits import rank
-from joulewise.rules import CWMP, Joules, Projection, RandomK, TopK
+from joulewise.rules import CWMP, Joules, LayerwiseTopK, Projection, RandomK, TopK
 from joulewise.select import Floats, Indices, select
 
-Ordered = TopK | CWMP | Projection | RandomK
+Ordered = TopK | CWMP | Projection | RandomK | LayerwiseTopK
 """Rules that keep the first coordinates of an order."""
 
 

@@ -267,5 +267,7 @@ def _notes(values: Sequence[ValueType], costs: Costs) -> Iterator[str]:
     narrow = [each for each in values if each != "float32"]
     if narrow:
         yield f"kept mass is that before rounding to {', '.join(narrow)}"
+    if "ternary" in values:
+        yield "ternary values send one magnitude for all that a tensor keeps: as much L1 mass, less squared L2 mass"
     if "int8" in values:
         yield "int8 values are counted at 8 bits; messages come out up to a fifth smaller, for most codes are short"

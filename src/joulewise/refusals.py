@@ -41,11 +41,11 @@ def too_many_kept(tensor: str, kept: int, size: int) -> PayloadError:
 
 def unknown_type(tensor: str, number: int) -> PayloadError:
     """A value type has no name."""
-    return PayloadError(f"payload names value type {number} for tensor {tensor!r}; there are 0 to 3")
+    return PayloadError(f"payload names value type {number} for tensor {tensor!r}; there are 0 to 4")
 
 
 def unsound_largest(tensor: str, word: int) -> PayloadError:
-    """The largest magnitude of an int8 tensor is negative, infinite or NaN.
+    """The largest magnitude of an int8 or ternary tensor is negative, infinite or NaN.
 
     Args:
         tensor: its name.
@@ -90,8 +90,8 @@ def filled_wrongly(bits: int) -> PayloadError:
 
 
 def unreached_largest() -> PayloadError:
-    """Steps of an int8 tensor are not those that its values would get."""
-    return PayloadError("payload holds int8 values that do not reach their tensor's largest magnitude")
+    """Steps of an int8 or ternary tensor are not those that its values would get."""
+    return PayloadError("payload holds values that do not reach their tensor's largest magnitude")
 
 
 def not_shortest() -> PayloadError:

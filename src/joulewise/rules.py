@@ -45,6 +45,36 @@ class TopK(Ranked, frozen=True, tag_field="name", tag="TopK", forbid_unknown_fie
     """Largest magnitude first, blind to cost: the usual baseline."""
 
 
+class LayerwiseTopK(Ranked, frozen=True, tag_field="name", tag="LayerwiseTopK", forbid_unknown_fields=True):
+    """TopK within each tensor, at the same density in all: blind to cost, and to how magnitudes differ between tensors.
+
+    What most implementations of Top-K sparsification do, since Lin et al., "Deep Gradient Compression", ICLR 2018. Of k
+    coordinates, tensor g gets ``k n_g / n`` rounded by Sainte-Laguë's method, see `joulewise.layerwise`: the sum is k,
+    and a larger budget never keeps less of any tensor. Where a tensor has fewer entries that are not zero, the others
+    get its places in the same order.
+
+    Example:
+        >>> from joulewise.costs import Costs
+        >>> from joulewise.layout import Layout
+        >>> from joulewise.select import select
+        >>> costs = Costs.of(1.0, Layout.of({"large": np.ones(6), "small": np.ones(3)}))
+        >>> a = np.array([9, 8, 7, 6, 5, 4, 3, 2, 1], np.float32)
+        >>> select(a, costs, LayerwiseTopK(), Count(3)).indices.tolist()
+        [0, 1, 6]
+    """
+
+    def weights(self, per_kept: Floats) -> Floats:
+        """There are none: the score of a coordinate is its place among those of its tensor.
+
+        Raises:
+            RuleError: always; theory and plans, which ask for weights, do not know this rule.
+        """
+        raise RuleError(
+            "LayerwiseTopK ranks by places within a tensor, for which there is no prediction; give an update to "
+            "joulewise.select, or take TopK"
+        )
+
+
 class CWMP(Ranked, frozen=True, tag_field="name", tag="CWMP", forbid_unknown_fields=True):
     """Largest magnitude per joule first, ``|a|/c``: most L1 mass per joule.
 
@@ -94,7 +124,7 @@ class RandomK(Ranked, frozen=True, tag_field="name", tag="RandomK", forbid_unkno
     scale: bool = False
 
 
-Rule = Dense | TopK | CWMP | Projection | MinVariance | RandomK
+Rule = Dense | TopK | CWMP | Projection | MinVariance | RandomK | LayerwiseTopK
 RULES: tuple[type[Rule], ...] = get_args(Rule)
 
 # ------------------------------------------------------------------------------------------------ budgets
@@ -188,7 +218,31 @@ class Price(msgspec.Struct, frozen=True, tag_field="name", tag="Price", forbid_u
         _require(0 <= self.value <= sys.float_info.max, "Price(value)", "finite and at least 0", self.value)
 
 
-Budget = Count | Density | Joules | Bytes | Price
+class Threshold(msgspec.Struct, frozen=True, tag_field="name", tag="Threshold", forbid_unknown_fields=True):
+    """Every coordinate with ``|a| >= value``, however many there are: hard-threshold sparsification.
+
+    With `ErrorFeedback`, ``a = u + r``: what stays below the threshold waits until it has grown. The count differs from
+    round to round and from client to client, and follows the size of the updates. Sahu, Dutta, Abdelmoniem, Banerjee,
+    Canini and Kalnis, "Rethinking gradient sparsification as total error minimization", NeurIPS 2021: of a given number
+    of coordinates over all rounds together, one threshold leaves the least total error.
+
+    Args:
+        value: the least magnitude that is kept, in the unit of the updates.
+
+    Example:
+        >>> from joulewise.select import select
+        >>> a = np.array([0.5, -3.0, 0.25, 0.0], np.float32)
+        >>> select(a, np.ones(4), TopK(), Threshold(0.5)).indices.tolist()
+        [0, 1]
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.value <= sys.float_info.max, "Threshold(value)", "finite and at least 0", self.value)
+
+
+Budget = Count | Density | Joules | Bytes | Price | Threshold
 BUDGETS: tuple[type[Budget], ...] = get_args(Budget)
 
 
@@ -208,11 +262,12 @@ def budget_text(budget: Budget | None) -> str:
 
 LEGAL: dict[type[Rule], tuple[type[Budget], ...]] = {
     Dense: (),
-    TopK: (Count, Density, Joules, Bytes),
+    TopK: (Count, Density, Joules, Bytes, Threshold),
     CWMP: (Count, Density, Joules, Bytes, Price),
     Projection: (Count, Density, Joules, Bytes, Price),
     MinVariance: (Count, Density, Joules),
     RandomK: (Count, Density, Joules, Bytes),
+    LayerwiseTopK: (Count, Density, Joules, Bytes),
 }
 
 
@@ -226,8 +281,8 @@ def check_pair(rule: Rule, budget: Budget | None) -> None:
         >>> check_pair(TopK(), Price(1.0))
         Traceback (most recent call last):
             ...
-        joulewise.errors.RuleError: TopK does not take a Price budget; it takes Count, Density, Joules or
-        Bytes
+        joulewise.errors.RuleError: TopK does not take a Price budget; it takes Count, Density, Joules, Bytes
+        or Threshold
     """
     takes = LEGAL[type(rule)]
     if isinstance(budget, takes) or (budget is None and not takes):

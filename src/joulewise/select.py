@@ -16,6 +16,7 @@ from joulewise.certificate import Certificate, certified, energy_of, guaranteed_
 from joulewise.costs import Costs
 from joulewise.errors import RuleError, UpdateError
 from joulewise.inclusion import draw
+from joulewise.layerwise import longest_by_layer
 from joulewise.layout import Layout, Vector, as_numpy
 from joulewise.limits import limit_of, rank, weights_of
 from joulewise.prefix import at_least, filled
@@ -25,11 +26,13 @@ from joulewise.rules import (
     Bytes,
     Dense,
     Joules,
+    LayerwiseTopK,
     MinVariance,
     Price,
     RandomK,
     Ranked,
     Rule,
+    Threshold,
     check_pair,
 )
 from joulewise.shortlist import Shortlist, listed_prefix, prefix_of
@@ -192,8 +195,8 @@ def choose(
     if isinstance(rule, MinVariance):
         source = source.added()
         return Chosen(_least_variance(source.vector, costs, budget, key or 0), source)
-    if isinstance(budget, Price):
-        return Chosen(_above_price(source, costs, rule, budget), source.summed())
+    if isinstance(budget, Price | Threshold):
+        return Chosen(_above(source, costs, rule, budget), source.summed())
     return _greedy(source, costs, rule, budget, key, reach)
 
 
@@ -233,7 +236,12 @@ def _greedy(source: Source, costs: Costs, rule: Ranked, budget: Budget, key: int
     if limit < 0:
         source = source.added()
         return Chosen(_nothing(source.vector), source)
-    ranking, found, source = _longest(source, rank(source.vector, costs, rule, key), units, limit, reach)
+    if isinstance(rule, LayerwiseTopK):
+        source = source.added()
+        fill = isinstance(budget, Joules | Bytes) and budget.fill
+        ranking, found = longest_by_layer(source.vector, costs.layout.offsets, units, limit, fill)
+    else:
+        ranking, found, source = _longest(source, rank(source.vector, costs, rule, key), units, limit, reach)
     indices, values, spent = found.indices, found.values, found.spent
     if isinstance(budget, Joules | Bytes) and budget.fill:
         indices, spent = filled(ranking, units, limit, found)
@@ -274,16 +282,18 @@ def _nothing(vector: Vector) -> Selection:
     return Selection(vector.size, np.empty(0, np.uint32), np.empty(0, np.float32), 0.0, None, delta)
 
 
-def _above_price(source: Source, costs: Costs, rule: Ranked, budget: Price) -> Selection:
+def _above(source: Source, costs: Costs, rule: Ranked, budget: Price | Threshold) -> Selection:
     weights, exponent = weights_of(costs, rule)
     # a^2/c >= v is |a|/sqrt(c) >= sqrt(v): the threshold is on the score that the kernel knows.
-    value = budget.value if rule.norm == 1 else math.sqrt(budget.value)
+    value = math.sqrt(budget.value) if rule.norm == 2 else budget.value
     with np.errstate(over="ignore"):  # Infinity, which no score reaches.
         threshold = float(np.ldexp(value * (1 - 2.0**-48), -exponent))
     ranking = Ranking(source.vector, costs.layout.offsets, weights)
     indices, values, squares = at_least(ranking, threshold, source.carry)
     # Scores are products with a rounded weight: at the threshold the quotient itself decides.
-    worth = np.abs(values, dtype=np.float64) ** (rule.norm or 1) / ranking.spread(costs.per_kept, indices)
+    worth = np.abs(values, dtype=np.float64) ** (rule.norm or 1)
+    if isinstance(budget, Price):
+        worth /= ranking.spread(costs.per_kept, indices)
     indices, values = indices[worth >= budget.value], values[worth >= budget.value]
     delta = min(1.0, mass(values, 2) / squares) if squares else 1.0
     return Selection(source.vector.size, indices, values, energy_of(costs, indices), None, delta)

@@ -26,6 +26,7 @@ BUDGETS: dict[str, tuple[str, str]] = {
     "joules": ("Joules", "budget"),
     "bytes": ("Bytes", "n"),
     "price": ("Price", "value"),
+    "threshold": ("Threshold", "value"),
 }
 """Shorthand of a budget: its record, and the field that holds the amount."""
 
@@ -38,8 +39,8 @@ def in_keys(message: str) -> str:
     """A message about budgets with the keys of a study file, for the records that they make.
 
     Example:
-        >>> in_keys("TopK does not take a Price budget; it takes Count, Density, Joules or Bytes")
-        'TopK does not take a price budget; it takes count, density, joules or bytes'
+        >>> in_keys("CWMP does not take a Threshold budget; it takes Count, Density, Joules, Bytes or Price")
+        'CWMP does not take a threshold budget; it takes count, density, joules, bytes or price'
     """
     return _RECORD.sub(lambda found: found[1].lower(), message)
 

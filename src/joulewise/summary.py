@@ -18,7 +18,7 @@ from joulewise.outcomes import Arm, Comparison, Point, Run, Summary
 from joulewise.pareto import energy_to, frontier, interval, paired
 from joulewise.results import Row, Setting, downlink_energy, energy_by_term, uplink_energy
 
-RULE_ORDER = ("Dense", "TopK", "CWMP", "Projection", "MinVariance", "RandomK")
+RULE_ORDER = ("Dense", "TopK", "CWMP", "Projection", "MinVariance", "RandomK", "LayerwiseTopK")
 REFERENCE_RULE = "TopK"
 COMPARED_RULES = ("CWMP", "Projection")
 TARGET_SHARE = 0.95

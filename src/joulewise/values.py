@@ -1,4 +1,4 @@
-"""Values of a whole payload, one value type after another: float32, float16, bfloat16, int8."""
+"""Values of a whole payload, one value type after another: float32, float16, bfloat16, int8, ternary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from joulewise import refusals
 from joulewise.bits import Bits, Counts, Numbers, read_planes, write_planes
 from joulewise.layout import Vector
-from joulewise.rounding import VALUE_TYPES, ValueType, further_bits, join, split
+from joulewise.rounding import SCALED, VALUE_TYPES, ValueType, further_bits, join, split
 
 Mask = npt.NDArray[np.bool_]
 
@@ -104,7 +104,7 @@ def join_all(
     """Put the values of all tensors together again: float32[k]. Undoes `split_all`, up to its rounding.
 
     Raises:
-        PayloadError: int8 steps of a tensor are not those that its values would get.
+        PayloadError: steps of a tensor are not those that its values would get.
     """
     values, at = np.empty(len(symbols), np.float32), 0
     for (kind, tensors, items), section in zip(groups(kinds, kept), sections, strict=True):
@@ -116,8 +116,8 @@ def join_all(
             further |= upper << np.uint32(8 * whole)
             at += odd * len(own)
         joined = join(own, further, kind, counts, largest[tensors])
-        if kind == "int8":
-            _check_steps(joined, own, counts, largest[tensors])
+        if kind in SCALED:
+            _check_steps(joined, own, kind, counts, largest[tensors])
         values[items] = joined
     return values
 
@@ -128,7 +128,7 @@ def _from_bytes(section: memoryview, width: int, count: int) -> Numbers:
     return padded.view("<u4").reshape(count).astype(np.uint32, copy=False)
 
 
-def _check_steps(values: Vector, symbols: Bits, counts: Counts, largest: Vector) -> None:
-    again, _, largest_again = split(values, "int8", counts)
+def _check_steps(values: Vector, symbols: Bits, kind: ValueType, counts: Counts, largest: Vector) -> None:
+    again, _, largest_again = split(values, kind, counts)
     if not (np.array_equal(again, symbols) and np.array_equal(largest_again, largest)):
         raise refusals.unreached_largest()

@@ -41,7 +41,7 @@
 #endif
 
 // Raised with every change of a signature below: a library of another number is not used.
-JOULEWISE_EXPORT std::int32_t joulewise_kernel_abi() { return 3; }
+JOULEWISE_EXPORT std::int32_t joulewise_kernel_abi() { return 4; }
 
 // ---------------------------------------------------------------------------------------------------------- selection
 //
@@ -1658,14 +1658,17 @@ enum Status : std::int32_t {
     not_shortest = 25,       //
 };
 
-enum ValueType : std::uint8_t { float32 = 0, float16 = 1, bfloat16 = 2, int8 = 3 };
+enum ValueType : std::uint8_t { float32 = 0, float16 = 1, bfloat16 = 2, int8 = 3, ternary = 4 };
 enum CodeKind : std::uint8_t { balanced = 0, rising = 1, falling = 2, huffman = 3 };
 
-constexpr int types = 4;
-constexpr int mantissa_bits[types] = {23, 10, 7, 0};
-constexpr int whole_bytes[types] = {3, 1, 1, 0};  // Bytes of a value besides its symbol ...
-constexpr int odd_bits[types] = {0, 3, 0, 1};     // ... and bits that fill no byte.
-constexpr int highest_symbol[types] = {254, 254, 254, 127};
+constexpr int types = 5;
+constexpr int mantissa_bits[types] = {23, 10, 7, 0, 0};
+constexpr int whole_bytes[types] = {3, 1, 1, 0, 0};  // Bytes of a value besides its symbol ...
+constexpr int odd_bits[types] = {0, 3, 0, 1, 1};     // ... and bits that fill no byte.
+constexpr int highest_symbol[types] = {254, 254, 254, 127, 1};
+
+// Types whose symbols are steps of a magnitude that the table holds, with the sign as their only odd bit.
+constexpr bool scaled(ValueType type) { return type >= int8; }
 
 constexpr int symbols_of_a_byte = 256;
 constexpr int longest_code = 15;
@@ -2638,12 +2641,29 @@ const auto step_symbols = Twice([](const float* __restrict values, std::size_t c
     }
 });
 
+const auto sign_symbols =
+    Twice([](const float* __restrict values, std::size_t count, std::uint8_t* __restrict symbols) JOULEWISE_INLINE {
+        for (std::size_t i = 0; i < count; ++i) symbols[i] = (bits_of(values[i]) & 0x7fffffff) != 0;
+    });
+
+// The mean magnitude of the values that are not zero: added one after another, so that NumPy gives the same bits.
+float mean_magnitude(const float* values, std::uint64_t count) {
+    double sum = 0;
+    std::uint64_t nonzero = 0;
+    for (std::uint64_t i = 0; i < count; ++i) {
+        sum += std::fabs(static_cast<double>(values[i]));
+        nonzero += (bits_of(values[i]) & 0x7fffffff) != 0;
+    }
+    return static_cast<float>(sum / static_cast<double>(std::max<std::uint64_t>(nonzero, 1)));
+}
+
 // Symbols of some values of a tensor, computed anew whenever they are needed: that is cheaper than to keep them.
 void symbols_of(const Tensor& tensor, const float* values, std::size_t count, std::uint8_t* symbols) {
     switch (tensor.type) {
         case float32: return float_symbols<23>(values, count, symbols);
         case float16: return float_symbols<10>(values, count, symbols);
         case bfloat16: return float_symbols<7>(values, count, symbols);
+        case ternary: return sign_symbols(values, count, symbols);
         default: return step_symbols(values, count, tensor.largest, symbols);
     }
 }
@@ -2671,12 +2691,13 @@ void put_others(const Tensor& tensor, const float* magnitudes, const float* valu
     }
 }
 
-// The magnitudes of an int8 tensor, by symbol.
+// The magnitudes of an int8 or a ternary tensor, by symbol.
 struct Magnitudes {
     float of[128];
 
     explicit Magnitudes(const Tensor& tensor) {
         for (int i = 0; tensor.type == int8 && i < 128; ++i) of[i] = magnitude_of(i, tensor.largest);
+        if (tensor.type == ternary) of[0] = 0, of[1] = tensor.largest;
     }
 };
 
@@ -2684,6 +2705,7 @@ struct Magnitudes {
 // are finite: of float32 numbers the symbol says so, other types have none for those that are not.
 bool count_symbols(Tensor& tensor, const float* values, Counter& counter) {
     if (tensor.type == int8) tensor.largest = float_of(largest_magnitude(values, tensor.kept));
+    if (tensor.type == ternary) tensor.largest = mean_magnitude(values, tensor.kept);
     for (std::uint64_t done = 0; done < tensor.kept; done += chunk) {
         const auto some = static_cast<std::size_t>(std::min<std::uint64_t>(chunk, tensor.kept - done));
         std::uint8_t symbols[chunk];
@@ -2741,7 +2763,7 @@ std::uint8_t* put_entry(std::uint8_t* out, const Tensor& tensor) {
     out = put_count(out, tensor.kept);
     if (!tensor.kept) return out;
     *out++ = static_cast<std::uint8_t>(tensor.parameter | tensor.type << 5);
-    if (tensor.type == int8) {
+    if (scaled(tensor.type)) {
         store(out, tensor.largest);
         out += 4;
     }
@@ -2796,7 +2818,7 @@ const auto odd_bits_of = Twice([](const float* __restrict rounded, std::size_t c
 
 void put_odd_bits(ValueType type, const float* rounded, std::size_t count, Chunk& work, std::uint8_t* stream,
                   Places& places) {
-    odd_bits_of(rounded, count, type == int8, work.bytes);
+    odd_bits_of(rounded, count, scaled(type), work.bytes);
     loops->split_bytes(work, count, 0, odd_bits[type]);
     put_rows(work, count, odd_bits[type], stream, places.odd[type]);
 }
@@ -3062,7 +3084,7 @@ Status take_entry(Reader& reader, std::int64_t at, Tensor& tensor) {
     if (first >> 5 >= types) return reader.refuse(unknown_type, at, first >> 5);
     tensor.type = static_cast<ValueType>(first >> 5);
     tensor.parameter = static_cast<std::uint8_t>(first & 31);
-    if (tensor.type == int8) {
+    if (scaled(tensor.type)) {
         if (!reader.has(4)) return reader.cut_off_in_entry(at, 4);
         const auto word = load<std::uint32_t>(reader.bytes + reader.at);
         reader.at += 4;
@@ -3329,8 +3351,9 @@ void join(const Tensor& tensor, const float* magnitudes, const std::uint8_t* sym
     places.bytes[type] += count * static_cast<std::uint64_t>(whole_bytes[type]);
 }
 
-// Whether the values of an int8 tensor would get the same steps and the same largest magnitude again.
+// Whether the values of an int8 or ternary tensor would get the same steps and the same magnitude again.
 bool reaches_largest(const Tensor& tensor, const Histogram& histogram) {
+    if (tensor.type == ternary) return (histogram[1] > 0) == (tensor.largest > 0);
     float reached = 0;
     for (int symbol = 0; symbol < 128; ++symbol) {
         if (!histogram[symbol]) continue;
@@ -3361,7 +3384,7 @@ Status take_values(const Tensor* tensors, std::int64_t count, const Progress* pr
         }
         Histogram histogram;
         counter.finish(histogram);
-        if (tensor.type == int8 && !reaches_largest(tensor, histogram)) return reader.refuse(unreached_largest);
+        if (scaled(tensor.type) && !reaches_largest(tensor, histogram)) return reader.refuse(unreached_largest);
         shortest_form = shortest_form && same(choose(histogram), tensor.code);
     }
     return succeeded;
@@ -3514,8 +3537,8 @@ std::int32_t read_table(const std::uint8_t* payload, std::int64_t size, std::int
     numbers[0] = static_cast<std::int64_t>(reader.at);
     numbers[1] = static_cast<std::int64_t>(extent.kept);
     for (int type = 0; type < types; ++type) numbers[2 + type] = static_cast<std::int64_t>(extent.value_bytes[type]);
-    numbers[6] = static_cast<std::int64_t>(extent.plane_bits);
-    numbers[7] = static_cast<std::int64_t>(extent.longest_unary);
+    numbers[2 + types] = static_cast<std::int64_t>(extent.plane_bits);
+    numbers[3 + types] = static_cast<std::int64_t>(extent.longest_unary);
     return succeeded;
 }
 
@@ -3573,7 +3596,7 @@ JOULEWISE_EXPORT void joulewise_encode_close(void* plan) { delete static_cast<co
 // Read the table of a payload, which begins at byte `at`, and check it against the layout.
 //
 // payload uint8[size], offsets int64[tensors + 1]; value_types uint8[tensors] is written;
-// numbers int64[8] is written: where the table ends, kept coordinates, bytes of values of each of the four types, bits
+// numbers int64[9] is written: where the table ends, kept coordinates, bytes of values of each of the five types, bits
 // in planes (remainders and odd bits of values), and the most bits that the unary stream can have. Where the table is
 // refused, numbers begin with the details.
 JOULEWISE_EXPORT std::int32_t joulewise_read_table(const std::uint8_t* payload, std::int64_t size, std::int64_t at,

@@ -104,7 +104,7 @@ def _need(bill: Bill, name: str, factor: float, multiply_accumulates: float | No
         device,
         bytes_down=bill.model_bytes,
         multiply_accumulates=multiply_accumulates,
-        remembers=bill.compressor.feedback is not None,
+        remembers=bill.compressor.remembers,
     )
     # A reply that uses every link; one that keeps something has its header among what its mask costs.
     reply_j = costs.fixed + 8 * bill.whole_bytes * float(costs.send_per_bit.max(initial=0.0))

@@ -209,7 +209,7 @@ class Pricing:
                 device,
                 bytes_down=booked.size,
                 multiply_accumulates=None if macs is None else macs * examples,
-                remembers=sent.feedback,
+                remembers=sent.feedback + sent.momentum,
                 boundary=self.boundary,
                 rewritten=rewriting(costs, decoded.selection.indices, changed),
                 rewritten_wholes=[tensor for tensor in layout.wholes if tensor.name in names],

@@ -178,8 +178,9 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
     result = _result(reply, sent, layout, device, costs, received, settings, partition, len(curve))
     names = tuple(tensor.name for tensor in layout.locals)
     named = device.name, type(compressor.rule).__name__, budget_text(obeyed.compressor.budget)
-    feedback = compressor.feedback is not None
-    wire.write(reply.content, wire.Reply(sent.payload, own.sequence, result, feedback, names, *named, said, curve))
+    remembers = compressor.remembers
+    note = wire.Reply(sent.payload, own.sequence, result, remembers > 0, names, *named, said, curve, remembers > 1)
+    wire.write(reply.content, note)
     return reply
 
 
@@ -212,7 +213,7 @@ def _result(  # noqa: PLR0913, PLR0917 (all that a result says)
         device,
         bytes_down=received.receipt.size,
         multiply_accumulates=None if trained is None else trained * examples,
-        remembers=settings.compressor.feedback is not None,
+        remembers=settings.compressor.remembers,
         boundary=settings.boundary,
         rewritten=rewriting(costs, sent.selection.indices, changed),
         rewritten_wholes=[tensor for tensor in layout.wholes if tensor.name in rewritten],

@@ -97,12 +97,13 @@ def compress(  # noqa: PLR0913, PLR0917 (those of `Compressor.compress`, and the
     sent = compressor.compress(update, state, costs, _generator(compressor, seed), whole)
     if most is None or (norm := _norm_of(sent, costs.layout)) <= most:
         return sent
-    added = added_to(compressor, update, state)
+    added, feedback = added_to(compressor, update, state), compressor.feedback
+    moved = update if feedback is None else feedback.moved(update, state.momentum)
     factor = 1.0
     for _ in range(8):  # Once is enough, but for what values are rounded to.
         factor *= most / norm * (1 - 1e-6)
         scaled = (added * factor).astype(np.float32)
-        bare = replace(state, residual=None)
+        bare = replace(state, residual=None, momentum=None)  # Both are added already.
         sent = compressor.compress(scaled, bare, costs, _generator(compressor, seed), whole)
         if (norm := _norm_of(sent, costs.layout)) <= most:
             break
@@ -110,10 +111,11 @@ def compress(  # noqa: PLR0913, PLR0917 (those of `Compressor.compress`, and the
         raise UpdateError(
             f"what is sent cannot be clipped to the norm {most}: its value type rounds too far; use float32"
         )
-    if compressor.feedback is None:
+    if feedback is None:
         return sent
-    rest = added - decode(sent.payload, costs.layout).dense()
-    return replace(sent, state=replace(sent.state, residual=rest.astype(np.float32)))
+    rest = (added - decode(sent.payload, costs.layout).dense()).astype(np.float32)
+    velocity = feedback.left(moved, sent.selection.indices)
+    return replace(sent, state=replace(sent.state, residual=rest, momentum=velocity))
 
 
 def norm_left(config: Mapping[str, object], before: Arrays, after: Arrays, layout: Layout) -> float | None:
@@ -133,10 +135,13 @@ def _generator(compressor: Compressor, seed: list[int]) -> np.random.Generator |
 
 
 def added_to(compressor: Compressor, update: Vector, state: ClientState) -> Vector:
-    """What is compressed: the update with what is left of earlier ones."""
-    if compressor.feedback is None or state.residual is None:
+    """What is compressed: the update, with its momentum and what is left of earlier ones."""
+    if compressor.feedback is None:
         return update
-    added: Vector = update + compressor.feedback.carry(state.residual, update)
+    moved = compressor.feedback.moved(update, state.momentum)
+    if state.residual is None:
+        return moved
+    added: Vector = moved + compressor.feedback.carry(state.residual, moved)
     return added
 
 

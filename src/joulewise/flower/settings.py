@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, get_args
 
+import msgspec
 from flwr.app import Context
 
 from joulewise.codec import VALUE_TYPES, ValueType
@@ -25,11 +26,12 @@ from joulewise.layout import Kind
 from joulewise.prices import Boundary
 from joulewise.recorder import Recorder
 from joulewise.residency import flash_of
-from joulewise.rules import Bytes, Count, Dense, Density, Joules, Price, Rule
+from joulewise.rules import Bytes, Count, Dense, Density, Joules, Price, Rule, Threshold
 
 PREFIX = "joulewise."
 RULES: dict[str, type[Rule]] = {rule.__name__: rule for rule in get_args(Rule)}
-BUDGETS = frozenset({"density", "count", "joules", "bytes", "price"})
+BUDGETS = frozenset({"density", "count", "joules", "bytes", "price", "threshold"})
+FEEDBACK = ErrorFeedback.__struct_fields__
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def _parsed(where: str, own: tuple[tuple[str, Any, type], ...]) -> Mapping[str, 
 
 
 def _feedback(parts: Compressor, where: str, values: Mapping[str, Any]) -> ErrorFeedback | None:
-    options = {name: values[f"feedback-{name}"] for name in ("decay", "clip") if f"feedback-{name}" in values}
+    options = {name: values[f"feedback-{name}"] for name in FEEDBACK if f"feedback-{name}" in values}
     asked = values.get("feedback")
     if options and asked is False:
         raise SettingError(
@@ -158,8 +160,7 @@ def _feedback(parts: Compressor, where: str, values: Mapping[str, Any]) -> Error
     before = parts.feedback
     if asked is False or (before is None and not options and not asked):
         return None
-    before = before or ErrorFeedback()
-    return ErrorFeedback(options.get("decay", before.decay), options.get("clip", before.clip))
+    return msgspec.structs.replace(before or ErrorFeedback(), **options)
 
 
 # ---------------------------------------------------------------- one value
@@ -243,10 +244,13 @@ KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "joules": ("a number of at least 0", lambda value: Joules(_number(value))),
     "bytes": ("a whole number of at least 0", lambda value: Bytes(_whole(value))),
     "price": ("a number of at least 0", lambda value: Price(_number(value))),
+    "threshold": ("a number of at least 0", lambda value: Threshold(_number(value))),
     "values": (f"one of {', '.join(VALUE_TYPES)}", _one_of(_VALUES)),
     "feedback": ("true or false", _truth),
     "feedback-decay": ("a number from 0 to 1", _number),
     "feedback-clip": ("a number above 0", _positive),
+    "feedback-momentum": ("a number from 0 to below 1", _number),
+    "feedback-masking": ("true or false", _truth),
     "boundary": (f"one of {', '.join(_BOUNDARIES)}", _one_of(_BOUNDARIES)),
     "local": ("names or patterns of tensors, with commas between them", _patterns),
     "store": ('"context" or a folder', _store),

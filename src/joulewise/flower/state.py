@@ -86,7 +86,7 @@ class ContextStore:
             return None
         if note["run-id"] != str(context.run_id):
             return None
-        residual, pending = arrays.get("residual"), arrays.get("pending")
+        residual, pending, momentum = (arrays.get(name) for name in ("residual", "pending", "momentum"))
         return ClientState(
             residual=None if residual is None else residual.numpy(),
             pending=None if pending is None else pending.numpy().tobytes(),
@@ -94,6 +94,7 @@ class ContextStore:
             run_id=context.run_id,
             fingerprint=int(str(note["fingerprint"])),
             local=_local({name: array.numpy() for name, array in arrays.items() if name.startswith(LOCAL)}),
+            momentum=None if momentum is None else momentum.numpy(),
         )
 
     def save(self, context: Context, state: ClientState) -> None:
@@ -101,6 +102,8 @@ class ContextStore:
         arrays = {}
         if state.residual is not None:
             arrays["residual"] = Array(state.residual)
+        if state.momentum is not None:
+            arrays["momentum"] = Array(state.momentum)
         if state.pending is not None:
             arrays["pending"] = Array(np.frombuffer(state.pending, np.uint8))
         arrays |= {f"{LOCAL}{name}": Array(np.asarray(array)) for name, array in (state.local or {}).items()}
@@ -142,10 +145,10 @@ class ContextStore:
 class FileStore:
     """States and models in files, one each for each node and run: they survive a restart, a kill and a power cut.
 
-    A state is safe on the disk before its reply leaves. It takes 4 bytes for each parameter, the last payload, the
-    tensors that never leave the client, and about a kilobyte; the model that the node holds takes as much as the model.
-    Those of older runs are removed. A file that is damaged counts as lost, and the log says so: what its node had not
-    sent yet is lost with its state, while a model is sent anew.
+    A state is safe on the disk before its reply leaves. It takes 4 bytes for each parameter (8 with momentum), the last
+    payload, the tensors that never leave the client, and about a kilobyte; the model that the node holds takes as much
+    as the model. Those of older runs are removed. A file that is damaged counts as lost, and the log says so: what its
+    node had not sent yet is lost with its state, while a model is sent anew.
 
     Args:
         folder: where the files lie; made when missing. Several nodes may share it.
@@ -262,6 +265,8 @@ def packed_state(state: ClientState) -> dict[str, npt.NDArray[Any]]:
     }
     if state.residual is not None:
         packed["residual"] = state.residual
+    if state.momentum is not None:
+        packed["momentum"] = state.momentum
     if state.pending is not None:
         packed["pending"] = np.frombuffer(state.pending, np.uint8)
     return packed | {f"{LOCAL}{name}": np.asarray(array) for name, array in (state.local or {}).items()}
@@ -281,6 +286,7 @@ def unpacked_state(packed: Mapping[str, npt.NDArray[Any]]) -> ClientState:
         run_id=int(packed["run_id"]),
         fingerprint=int(packed["fingerprint"]),
         local=_local({name: array for name, array in packed.items() if name.startswith(LOCAL)}),
+        momentum=packed.get("momentum"),
     )
 
 

@@ -51,6 +51,7 @@ class Reply:
 
     `local` are the names of the tensors that never leave the client; `device`, `rule` and `budget` are names. `said` is
     what the client says of the energy that it was allotted, and `curve` its energy-price curve; see `orders`.
+    `momentum`: whether it remembers a velocity too.
     """
 
     payload: bytes
@@ -63,6 +64,7 @@ class Reply:
     budget: str = ""
     said: bytes = b""
     curve: bytes = b""
+    momentum: bool = False
 
     @property
     def size(self) -> int:
@@ -255,6 +257,8 @@ def write(content: RecordDict, reply: Reply) -> None:
     note = ConfigRecord({"sequence": reply.sequence, "result": result, "feedback": reply.feedback})
     # Not empty text, which Flower's message_size_mod cannot count.
     note.update({key: getattr(reply, key) for key in (*NAMES, *BYTES) if getattr(reply, key)})
+    if reply.momentum:
+        note["momentum"] = True
     if reply.local:
         note["local"] = list(reply.local)
     content[RECORD] = note
@@ -303,9 +307,10 @@ def read(content: RecordDict) -> Reply | None:
         raise PayloadError(f"reply names its local tensors in another way than a list of at most {MOST_LOCAL} names")
     try:
         names = tuple(str(name) for name in local)
-        feedback = known.get("feedback") is True
+        feedback, momentum = (known.get(key) is True for key in ("feedback", "momentum"))
         device, rule, budget = (_name(known.get(key)) for key in NAMES)
-        told = (_bytes(known.get(key)) for key in BYTES)
-        return Reply(packed.data, sequence, _result.decode(result), feedback, names, device, rule, budget, *told)
+        said, curve = (_bytes(known.get(key)) for key in BYTES)
+        told = device, rule, budget, said, curve, momentum
+        return Reply(packed.data, sequence, _result.decode(result), feedback, names, *told)
     except (msgspec.MsgspecError, RecursionError) as error:  # The latter where it is nested without end.
         raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None
