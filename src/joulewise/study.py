@@ -172,7 +172,7 @@ def _product(grid: Grid) -> Iterable[Choice]:
 
 def _arm(study: Study, choice: Choice) -> Arm:
     compressor, strategy = _compressor(study.compressor, choice), choice.strategy or study.strategy
-    _check_allocation(strategy, compressor)
+    _check_allocation(strategy, compressor, study.rounds)
     changes = {
         name: value for name in ("learning_rate", "local_epochs") if (value := getattr(choice, name)) is not None
     }
@@ -191,10 +191,14 @@ def _arm(study: Study, choice: Choice) -> Arm:
     )
 
 
-def _check_allocation(strategy: StrategyChoice, compressor: Compressor) -> None:
+def _check_allocation(strategy: StrategyChoice, compressor: Compressor, rounds: int) -> None:
     """An allocation hands out joules or densities in the place of an arm's budget, and a price needs a value."""
     if strategy.allocation is None:
         return
+    try:
+        strategy.allocation_over(rounds)
+    except RuleError as error:
+        raise StudyError(f"strategy.allocation: {error}") from None
     kind, rule = type(strategy.allocation).__name__, compressor.rule
     if compressor.budget is None:
         raise StudyError(
