@@ -1,10 +1,11 @@
 """What each allocation of a fleet's joules came to in a study, against EqualCount with the same seeds.
 
-``python benchmarks/fleet_rows.py RESULTS [--round N]``, where RESULTS is a folder of rows such as results/fleet-digits.
+``python benchmarks/fleet_rows.py RESULTS [--round N] [--base TEXT]``, where RESULTS is a folder of rows such as
+results/fleet-digits, and TEXT is in the name of the first allocation that the others are held against, EqualCount.
 
 For each set of devices and each allocation: accuracy, worst client and 10th percentile of clients in points, their
-differences to EqualCount (mean and half-width of the 95 % interval over seeds, by Student's t, not corrected for their
-number), and the energy of all masks so far over EqualCount's.
+differences to that one (mean and half-width of the 95 % interval over seeds, by Student's t, not corrected for their
+number), and the energy of all masks so far over that one's.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def energy(rows: dict[int, Row], last: int) -> float:
 
 
 def line(name: str, arm: dict[int, dict[int, Row]], base: dict[int, dict[int, Row]], last: int) -> str:
-    """One allocation beside EqualCount."""
+    """One allocation beside the one that all are held against."""
     own, other = ({seed: points(rows[last]) for seed, rows in each.items()} for each in (arm, base))
     parts = []
     for place in range(3):
@@ -65,13 +66,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder")
     parser.add_argument("--round", type=int, dest="last")
+    parser.add_argument("--base", default=BASE)
     given = parser.parse_args()
     arms = arms_of(given.folder)
     last = given.last or min(max(rows) for seeds in arms.values() for rows in seeds.values())
     for devices in dict.fromkeys(devices for devices, _ in arms):
-        sys.stdout.write(f"{devices}, round {last}: accuracy, worst client, 10th percentile; against {BASE}\n")
+        sys.stdout.write(f"{devices}, round {last}: accuracy, worst client, 10th percentile; against {given.base}\n")
         own = {name: seeds for (where, name), seeds in arms.items() if where == devices}
-        base = next(seeds for name, seeds in own.items() if BASE in name)
+        base = next(seeds for name, seeds in own.items() if given.base in name)
         for name, seeds in own.items():
             sys.stdout.write(line(name, seeds, base, last))
 

@@ -229,7 +229,7 @@ def test_an_update_rule_or_number_of_points_that_does_not_fit_is_refused():
             curve_of(np.array([1.0, 2.0, 0.0, bad], np.float32), costs, CWMP())
     with pytest.raises(UpdateError, match="shape"):
         curve_of(np.ones(3, np.float32), costs, CWMP())
-    with pytest.raises(RuleError, match="TopK, expected CWMP or Projection"):
+    with pytest.raises(RuleError, match="TopK, expected CWMP, Projection or MinVariance"):
         curve_of(np.ones(4, np.float32), costs, TopK())
     for points in (1, 65):
         with pytest.raises(ArgumentError, match="from 2 to 64"):

@@ -117,7 +117,7 @@ def test_the_same_bits_twice():
 
 
 def test_a_rule_without_a_price_is_refused_where_joules_have_one():
-    with pytest.raises(RuleError, match="TopK has no value; use CWMP or Projection"):
+    with pytest.raises(RuleError, match="TopK has no value; use CWMP, Projection or MinVariance"):
         list(federate(fleet_arm(OnePrice(share=0.05), Compressor(TopK(), Density(0.05))), 0))
     assert len(list(federate(fleet_arm(EqualJoules(share=0.05), Compressor(TopK(), Density(0.05)), rounds=2), 0))) == 2
 

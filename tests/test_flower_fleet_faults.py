@@ -97,7 +97,7 @@ def test_a_rule_without_a_price_fails_at_its_node_alone(tmp_path, caplog):
     fleet = Fleet(sparsify=lambda m, c, n: mixed[c.node_config["partition-id"] == 2](m, c, n))
     rows = fleet.play(tmp_path, OnePrice(budget_j=BUDGET))
     assert [[client.partition for client in row.clients] for row in rows] == [[0, 1, 3]] * 4
-    assert "TopK has no value; use CWMP or Projection" in caplog.text
+    assert "TopK has no value; use CWMP, Projection or MinVariance" in caplog.text
 
 
 # ---------------------------------------------------------------- replies that are lost or late

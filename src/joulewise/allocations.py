@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
 
+from joulewise import courses
+from joulewise.courses import Course
 from joulewise.errors import RuleError
 
 MOST_J = 1e100
@@ -19,12 +22,15 @@ class EqualCount(
 
     Args:
         share: density of every client.
+        course: how that changes over the run; None: every round the same.
     """
 
     share: float
+    course: Course | None = None
 
     def __post_init__(self) -> None:
         _between("EqualCount(share)", self.share)
+        _check_course(self)
 
 
 class EqualJoules(
@@ -40,13 +46,16 @@ class EqualJoules(
     Args:
         budget_j: energy of all masks of a round together, in the unit of the costs.
         share: the same as a share of what it costs that all clients of the round send everything.
+        course: how the budget changes over the run; None: every round the same.
     """
 
     budget_j: float | None = None
     share: float | None = None
+    course: Course | None = None
 
     def __post_init__(self) -> None:
         _one_budget(self, self.budget_j, self.share)
+        _check_course(self)
 
 
 class OnePrice(
@@ -63,6 +72,7 @@ class OnePrice(
         step: with ascent, the price is multiplied by ``(wanted / target)^step`` after each round, and by less where
             that went too far before.
         least_share: each client may spend at least this share of an equal part of the budget, whatever it is worth.
+        course: how the budget changes over the run; None: every round the same.
     """
 
     budget_j: float | None = None
@@ -70,6 +80,7 @@ class OnePrice(
     control: Literal["curves", "ascent"] = "curves"
     step: float = 0.5
     least_share: float = 0.0
+    course: Course | None = None
 
     def __post_init__(self) -> None:
         _one_budget(self, self.budget_j, self.share)
@@ -79,9 +90,78 @@ class OnePrice(
                 f"OnePrice(least_share) must be between 0 and 1, but is {self.least_share}: the floors of all clients "
                 "would exceed the budget"
             )
+        _check_course(self)
 
 
 Allocation = EqualCount | EqualJoules | OnePrice
+
+
+def over(allocation: Allocation, rounds: int) -> Allocation:
+    """The allocation of a run of so many rounds, which its course need not say itself.
+
+    Raises:
+        RuleError: its course has fewer rounds, or gives a round a share above 1.
+
+    Example:
+        >>> over(EqualCount(0.01, courses.Falling()), 30).course
+        Falling(rounds=30)
+    """
+    if allocation.course is None:
+        return allocation
+    return msgspec.structs.replace(allocation, course=courses.over(allocation.course, rounds))
+
+
+def of_round(allocation: Allocation, number: int) -> Allocation:
+    """The allocation as it is in one round: with what its course gives that one, and without a course.
+
+    Args:
+        allocation: of the run.
+        number: of the round, from 0.
+
+    Raises:
+        RuleError: the course does not know how many rounds there are, or this one is beyond the last.
+
+    Example:
+        >>> of_round(EqualJoules(budget_j=7.0, course=courses.Rising(ratio=4.0, rounds=3)), 2)
+        EqualJoules(budget_j=11.99...)
+    """
+    if allocation.course is None:
+        return allocation
+    part = allocation.course.part(number)
+    amounts = {"share": allocation.share, "budget_j": getattr(allocation, "budget_j", None)}
+    given = {name: part * amount for name, amount in amounts.items() if amount is not None}
+    return msgspec.structs.replace(allocation, course=None, **given)
+
+
+def rounds_like_the_next(allocation: Allocation, rounds: int) -> float:
+    """How many rounds like the next one cost what the budgets of the first `rounds` were; even ones after the last.
+
+    Example:
+        >>> rounds_like_the_next(OnePrice(budget_j=7.0), 3)
+        3
+        >>> round(rounds_like_the_next(OnePrice(budget_j=7.0, course=courses.Falling(ratio=4.0, rounds=3)), 2), 9)
+        6.0
+    """
+    course = allocation.course
+    if course is None:
+        return rounds
+    so_far = math.fsum(course.part(number) for number in range(rounds))
+    return so_far / course.part(rounds) if course.rounds is not None and rounds < course.rounds else so_far
+
+
+def _check_course(allocation: Allocation) -> None:
+    """Refuse what a course over known rounds raises out of range in its largest round."""
+    course = allocation.course
+    if course is None or course.rounds is None:
+        return
+    number = 0 if isinstance(course, courses.Falling) else course.rounds - 1
+    for name, most in (("share", 1.0), ("budget_j", MOST_J)):
+        amount = getattr(allocation, name, None) or 0.0
+        if course.part(number) * amount > most:
+            raise RuleError(
+                f"{type(allocation).__name__}({name}) is {amount}, of which the course gives round {number + 1} "
+                f"{course.part(number) * amount:.4g}, more than {most:g}; lower it, or the ratio of the course"
+            )
 
 
 def _between(name: str, value: float) -> None:

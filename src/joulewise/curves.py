@@ -14,7 +14,7 @@ from joulewise.costs import Costs
 from joulewise.errors import ArgumentError, PayloadError, RuleError
 from joulewise.layout import Vector
 from joulewise.ranking import Ranking
-from joulewise.rules import Rule
+from joulewise.rules import MinVariance, Rule
 from joulewise.select import checked_vector, not_finite
 
 Floats = npt.NDArray[np.float64]
@@ -29,6 +29,8 @@ CHEAPEST, DEAREST = float(np.finfo(np.float32).smallest_normal), float(np.finfo(
 """Values per joule beyond these count as these: the wire carries float32."""
 FINEST = 2.0**-12
 """Share of all energy, or of all value, below which a curve need not be as fine."""
+LEAST = 2.0**-24
+"""Share of all energy at which the curve of a rule that draws begins: it has some use for any energy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,9 +41,10 @@ class Curve:
 
     Args:
         prices: float64[m], strictly falling and above 0: value per joule, ``|a|/c`` for CWMP and ``a^2/c`` for
-            Projection, without a client's weight in the average.
+            Projection, without a client's weight in the average. For MinVariance, by how much another joule lowers the
+            expected squared error.
         energies_j: float64[m], never falling and above 0: energy of all coordinates worth at least that price, in the
-            unit of the costs; the last is that of all that are not zero.
+            unit of the costs; the last is that of all that are not zero. For MinVariance it is the expected energy.
 
     Raises:
         ArgumentError: numbers are not finite, not above 0, or out of order.
@@ -154,6 +157,9 @@ def _fault(prices: Floats, energies: Floats) -> str | None:
 def curve_of(a: Any, costs: Costs, rule: Rule, points: int = POINTS) -> Curve:
     """What masks of an update cost at each price.
 
+    With MinVariance a coordinate is kept with chance ``min(1, |a| / sqrt(v c))`` at price v, and energies are expected
+    ones: ``E(v) = sum of c where a^2/c >= v, and v^(-1/2) sum of |a| sqrt(c) elsewhere``.
+
     One pass sums the energy of coordinates in bins of value per joule, 64 to each power of two. Energies at the points
     are exact: those that ``select`` spends under ``Price``. Points are put where straight lines between those that are
     there are most wrong.
@@ -161,7 +167,7 @@ def curve_of(a: Any, costs: Costs, rule: Rule, points: int = POINTS) -> Curve:
     Args:
         a: float32[n], the update (with the residual, if there is one).
         costs: prices, of tensors or of coordinates.
-        rule: CWMP or Projection, which have a value per joule.
+        rule: CWMP, Projection or MinVariance, which have a value per joule.
         points: how many at most, from 2 to 64.
 
     Raises:
@@ -176,22 +182,40 @@ def curve_of(a: Any, costs: Costs, rule: Rule, points: int = POINTS) -> Curve:
         >>> curve.prices[[0, -1]].tolist(), curve.energies_j[[0, -1]].tolist(), round(curve.energy_at(1.0), 9)
         ([4.0, 0.25], [1.0, 7.0], 3.0)
     """
-    norm = getattr(rule, "norm", None)
+    norm = exponent_of(rule)
     if norm is None:
-        raise RuleError(f"curve_of is given {type(rule).__name__}, expected CWMP or Projection: a value per joule")
+        raise RuleError(
+            f"curve_of is given {type(rule).__name__}, expected CWMP, Projection or MinVariance: a value per joule"
+        )
     if not 2 <= points <= POINTS:
         raise ArgumentError(f"points is {points}, expected from 2 to {POINTS}")
-    prices, energies = _steps(_binned(checked_vector(a, costs.layout), costs, norm))
+    vector = checked_vector(a, costs.layout)
+    if isinstance(rule, MinVariance):
+        prices, energies = _slopes(_binned(vector, costs, norm), _binned(vector, costs, norm, roots=True))
+    else:
+        prices, energies = _steps(_binned(vector, costs, norm))
     if prices.size <= points:
         return Curve(prices, energies)
-    value = float(prices @ np.diff(energies, prepend=0.0))
+    value = float(prices[1:] @ np.diff(energies))  # What comes before the first price has no end with MinVariance.
+    value += 0.0 if isinstance(rule, MinVariance) else float(prices[0] * energies[0])
     weights = np.maximum(_fine(energies, energies[-1]), _fine(energies * prices, value))
     chosen = _chosen(-np.log(prices), np.log(energies), weights, points)
     return Curve(prices[chosen], energies[chosen])
 
 
-def _binned(vector: Vector, costs: Costs, norm: int) -> Floats:
-    """Energy of the coordinates of each bin of value per joule: float64[BINS]."""
+def exponent_of(rule: Rule) -> int | None:
+    """Power in a rule's values, p: 1 for magnitudes, 2 for squares and squared errors (MinVariance), or None.
+
+    Example:
+        >>> from joulewise.rules import CWMP, TopK
+        >>> exponent_of(CWMP()), exponent_of(MinVariance()), exponent_of(TopK())
+        (1, 2, None)
+    """
+    return 2 if isinstance(rule, MinVariance) else getattr(rule, "norm", None)
+
+
+def _binned(vector: Vector, costs: Costs, norm: int, roots: bool = False) -> Floats:
+    """Energy of the coordinates of each bin of value per joule, or their sum of ``|a| sqrt(c)``: float64[BINS]."""
     found = np.zeros(BINS)
     for tensor, start, stop in Ranking(vector, costs.layout.offsets, costs.per_kept).segments():
         magnitudes = np.abs(vector[start:stop], dtype=np.float64)
@@ -202,8 +226,10 @@ def _binned(vector: Vector, costs: Costs, norm: int) -> Floats:
         bins = _bins(magnitudes[there], each, norm)
         if bins.size:
             first = int(bins.min())
-            sums = np.bincount(bins - first, weights=each if costs.per_coordinate else None)
-            found[first : first + sums.size] += sums if costs.per_coordinate else sums * each
+            weights = magnitudes[there] if roots else each if costs.per_coordinate else None
+            weights = weights * np.sqrt(each) if roots else weights
+            sums = np.bincount(bins - first, weights=weights)
+            found[first : first + sums.size] += sums if roots or costs.per_coordinate else sums * each
     return found
 
 
@@ -227,6 +253,23 @@ def _steps(binned: Floats) -> tuple[Floats, Floats]:
     every = np.concatenate([bins, bins[gaps + 1] + 1])
     order = np.argsort(-every)
     return _edges(every[order]), np.concatenate([energies, energies[gaps]])[order]
+
+
+def _slopes(binned: Floats, roots: Floats) -> tuple[Floats, Floats]:
+    """The same for MinVariance, between whose edges nothing is flat: at all edges, and far above them."""
+    bins = np.flatnonzero(binned)
+    if not bins.size:
+        return np.empty(0), np.empty(0)
+    first, last = int(bins[0]), int(bins[-1]) + 1
+    edges = _edges(np.arange(first, last + 1))
+    certain = np.append(np.cumsum(binned[first:last][::-1])[::-1], 0.0)
+    drawn = np.append(0.0, np.cumsum(roots[first:last]))
+    energies = np.maximum.accumulate((certain + drawn / np.sqrt(edges))[::-1])
+    # Above all edges energies fall as 1 / sqrt(price): a straight line, of which one more point is enough.
+    top = min(DEAREST, max(2 * edges[-1], (drawn[-1] / (LEAST * energies[-1])) ** 2))
+    if top <= edges[-1]:
+        return edges[::-1], energies
+    return np.append(top, edges[::-1]), np.append(drawn[-1] / math.sqrt(top), energies)
 
 
 def _fine(part: Floats, whole: float) -> Floats:

@@ -19,6 +19,7 @@ from joulewise.allocations import Allocation as Allocation
 from joulewise.allocations import EqualCount as EqualCount
 from joulewise.allocations import EqualJoules as EqualJoules
 from joulewise.allocations import OnePrice as OnePrice
+from joulewise.allocations import of_round, rounds_like_the_next
 from joulewise.allotment import Allotment as Allotment
 from joulewise.allotment import equal_parts, in_proportion, within
 from joulewise.allotment import one_price as one_price
@@ -90,6 +91,7 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
     Raises:
         PayloadError: what is said to be known of a client cannot be; it is named. See `checked`.
         FederationError: clients measure value in different norms, or a price overflows.
+        RuleError: the rounds of the allocation's course are over, or it does not know how many there are.
 
     Example:
         >>> known = {4: Known(100, dense_j=50.0), 9: Known(300, dense_j=50.0)}
@@ -98,6 +100,7 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
         Order(budget=Joules(budget=5.0, includes_fixed=False, fill=False), price=None)
     """
     sound = {client: each and checked(client, each) for client, each in known.items()}
+    allocation = of_round(allocation, books.rounds)
     if isinstance(allocation, EqualCount):
         return {client: Order(Density(allocation.share)) for client in known}, books
     orders = {}
@@ -239,7 +242,7 @@ def book(
     """
     sound = {client: checked(client, known[client]) for client in orders if client in known}
     spent = math.fsum(_counted(client, spent_j.get(client), orders, sound) for client in {**orders, **spent_j})
-    allowed = books.allowed_j + _budget(allocation, sound)
+    allowed = books.allowed_j + _budget(of_round(allocation, books.rounds), sound)
     after = replace(books, allowed_j=allowed, spent_j=books.spent_j + spent, rounds=books.rounds + 1)
     if not isinstance(allocation, OnePrice) or allocation.control == "curves":
         return after
@@ -285,7 +288,8 @@ def _moved(
     # One that wants less than its floor spends the floor.
     floor = allocation.least_share * total / len(caps)
     wanted = math.fsum(max(floor, each) for each in asked.values())
-    target = max(0.0, books.allowed_j / books.rounds + books.allowed_j - books.spent_j) * mine / total
+    usual = books.allowed_j / rounds_like_the_next(allocation, books.rounds)
+    target = max(0.0, usual + books.allowed_j - books.spent_j) * mine / total
     if not target:
         return books
     excess = math.log(min(FURTHEST, max(1.0 / FURTHEST, wanted / target)))

@@ -46,7 +46,7 @@ def settings(arm: Arm) -> dict[str, Setting]:
         "budget": None if budget is None else _kind(budget),
         "amount": None if budget is None else _amount(budget),
         "values": compressor.values if isinstance(compressor.values, str) else " ".join(compressor.values),
-        "feedback": compressor.feedback is not None and (_arguments(compressor.feedback) or True),
+        "feedback": compressor.feedback is not None and (" ".join(_arguments(compressor.feedback)) or True),
         "strategy": text(arm.strategy),
         "devices": _devices_text(arm.devices),
         "partition": text(arm.data.partition),
@@ -84,24 +84,25 @@ def text(record: msgspec.Struct) -> str:
         ('CWMP', 'RandomK scale=True')
     """
     name = getattr(record, "name", type(record).__name__)
-    return " ".join(part for part in (name, _arguments(record)) if part)
+    return " ".join([name, *_arguments(record)])
 
 
-def _arguments(record: msgspec.Struct) -> str:
+def _arguments(record: msgspec.Struct) -> list[str]:
     fields = msgspec.structs.fields(record)
     own = {part.name: getattr(record, part.name) for part in fields if part.name != "name"}
     own.update(own.pop("options", {}))
     defaults = {part.name: part.default for part in fields}
     given = {name: value for name, value in own.items() if value != defaults.get(name, msgspec.NODEFAULT)}
-    return " ".join(f"{name}={_nested(value)}" for name, value in given.items())
+    return [f"{name}={_nested(value)}" for name, value in given.items()]
 
 
 def _nested(value: object) -> str:
     """A value; of a record its name, with what differs from its defaults in brackets."""
     if not isinstance(value, msgspec.Struct):
         return str(value)
-    name, _, arguments = text(value).partition(" ")
-    return f"{name}({arguments.replace(' ', ', ')})" if arguments else name
+    arguments = ", ".join(_arguments(value))
+    name = getattr(value, "name", type(value).__name__)
+    return f"{name}({arguments})" if arguments else name
 
 
 def _devices_text(devices: Sequence[str]) -> str:

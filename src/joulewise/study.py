@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from joulewise import fleetfile, labels, studyfile
 from joulewise.compress import Compressor, ErrorFeedback
+from joulewise.curves import exponent_of
 from joulewise.errors import ProfileError, RuleError, StudyError
 from joulewise.fleet import OnePrice
 from joulewise.fleetfile import Devices, Fleet
@@ -20,7 +21,7 @@ from joulewise.flower.app import Arm
 from joulewise.flower.choice import StrategyChoice
 from joulewise.learning import Data, Model, Partition, Training
 from joulewise.rounding import ValueType
-from joulewise.rules import LEGAL, Budget, Dense, Rule, budget_text
+from joulewise.rules import LEGAL, Budget, Dense, MinVariance, Rule, budget_text
 from joulewise.schedules import Schedule
 
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
@@ -172,7 +173,7 @@ def _product(grid: Grid) -> Iterable[Choice]:
 
 def _arm(study: Study, choice: Choice) -> Arm:
     compressor, strategy = _compressor(study.compressor, choice), choice.strategy or study.strategy
-    _check_allocation(strategy, compressor)
+    _check_allocation(strategy, compressor, study.rounds)
     changes = {
         name: value for name in ("learning_rate", "local_epochs") if (value := getattr(choice, name)) is not None
     }
@@ -191,20 +192,31 @@ def _arm(study: Study, choice: Choice) -> Arm:
     )
 
 
-def _check_allocation(strategy: StrategyChoice, compressor: Compressor) -> None:
+def _check_allocation(strategy: StrategyChoice, compressor: Compressor, rounds: int) -> None:
     """An allocation hands out joules or densities in the place of an arm's budget, and a price needs a value."""
     if strategy.allocation is None:
         return
+    try:
+        strategy.allocation_over(rounds)
+    except RuleError as error:
+        raise StudyError(f"strategy.allocation: {error}") from None
     kind, rule = type(strategy.allocation).__name__, compressor.rule
     if compressor.budget is None:
         raise StudyError(
             f"strategy.allocation = {kind} hands out energy, of which {type(rule).__name__} takes no budget; leave one "
             "of them out"
         )
-    if isinstance(strategy.allocation, OnePrice) and getattr(rule, "norm", None) is None:
+    if not isinstance(strategy.allocation, OnePrice):
+        return
+    if exponent_of(rule) is None:
         raise StudyError(
-            f"strategy.allocation = {kind} needs a value per joule, which {type(rule).__name__} has not; use CWMP or "
-            "Projection, or another allocation"
+            f"strategy.allocation = {kind} needs a value per joule, which {type(rule).__name__} has not; use CWMP, "
+            "Projection or MinVariance, or another allocation"
+        )
+    if strategy.allocation.control == "ascent" and isinstance(rule, MinVariance):
+        raise StudyError(
+            f"strategy.allocation = {kind} by ascent hands on what a round leaves, but MinVariance meets its budget "
+            'only on average; use control = "curves", or CWMP or Projection'
         )
 
 

@@ -7,6 +7,7 @@ strategy = Sparse(FedAvg(...))
 from joulewise.errors import MissingExtra
 
 try:
+    from joulewise.courses import Falling, Rising
     from joulewise.fleet import EqualCount, EqualJoules, OnePrice
     from joulewise.flower.grid import SparseGrid
     from joulewise.flower.lossy import Lossy
@@ -24,11 +25,13 @@ __all__ = [
     "ContextStore",
     "EqualCount",
     "EqualJoules",
+    "Falling",
     "FileStore",
     "Lossy",
     "MemoryStore",
     "OnePrice",
     "Pricing",
+    "Rising",
     "Rows",
     "Sparse",
     "SparseGrid",

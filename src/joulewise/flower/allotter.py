@@ -14,6 +14,7 @@ import numpy.typing as npt
 from flwr.app import Message
 
 from joulewise import fleet
+from joulewise.allocations import of_round
 from joulewise.curves import POINTS, Curve
 from joulewise.devices import Unit
 from joulewise.errors import FederationError, PayloadError
@@ -37,9 +38,13 @@ class Allotter:
 
     Args:
         allocation: how joules are divided.
+
+    Raises:
+        RuleError: its course does not know how many rounds there are.
     """
 
     def __init__(self, allocation: Allocation) -> None:
+        of_round(allocation, 0)
         self.allocation = allocation
         self.books = Books()
         self._known: dict[int, Known] = {}
@@ -59,6 +64,7 @@ class Allotter:
         Raises:
             FederationError: these are further nodes of a round whose joules are handed out already, or a node is asked
                 twice, which would spend its part twice.
+            RuleError: the rounds of the allocation's course are over.
         """
         asked = sorted(nodes, key=lambda node: (self._numbers.get(node, node), node))
         again = self._orders and (batch is self._batch or (isinstance(batch, int) and batch == self._batch))

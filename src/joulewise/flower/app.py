@@ -142,7 +142,7 @@ Rounds = Generator[tuple[Round, dict[str, npt.NDArray[Any]] | None], None, None]
 def _in_process(arm: Arm, seed: int, compute: Compute, resume: Arrays | None, record: Recorder | None) -> Rounds:
     store, strategy = MemoryStore(), arm.strategy.make()
     inner = inprocess.InProcessGrid(client_app(arm, seed, compute, store, record), arm.data.clients)
-    grid = Invited(inner, arm.strategy.downlink, arm.strategy.allocation)
+    grid = Invited(inner, arm.strategy.downlink, arm.strategy.allocation_over(arm.rounds))
     nodes = roster(grid.inner, arm.data.clients)
     last = Round(0, _initial(arm, seed), (), stand=charging.begin(arm.supply))
     if resume is not None:
@@ -153,7 +153,7 @@ def _in_process(arm: Arm, seed: int, compute: Compute, resume: Arrays | None, re
 
 def _on_ray(arm: Arm, seed: int, compute: Compute, record: Recorder | None) -> Rounds:
     def serve(inner: Grid) -> Iterator[Round]:
-        grid = Invited(inner, arm.strategy.downlink, arm.strategy.allocation)
+        grid = Invited(inner, arm.strategy.downlink, arm.strategy.allocation_over(arm.rounds))
         nodes = roster(inner, arm.data.clients, NODES_UP_S)
         first = Round(0, _initial(arm, seed), (), stand=charging.begin(arm.supply))
         return _played(arm, seed, arm.strategy.make(), grid, nodes, first)

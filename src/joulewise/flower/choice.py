@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import msgspec
 from flwr.serverapp import strategy as strategies
 
-from joulewise.fleet import Allocation
+from joulewise.allocations import Allocation, over
 from joulewise.flower.downlink import Setting
 
 Averaging = Literal["FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad"]
@@ -48,6 +48,14 @@ class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def fraction(self) -> float:
         """Share of the clients that take part in each round."""
         return float(self.options.get("fraction_train", 1.0))
+
+    def allocation_over(self, rounds: int) -> Allocation | None:
+        """The allocation of a run of so many rounds.
+
+        Raises:
+            RuleError: its course has fewer rounds, or gives a round a share above 1.
+        """
+        return None if self.allocation is None else over(self.allocation, rounds)
 
     def make(self) -> strategies.Strategy:
         """The strategy; it trains on all nodes that it is shown and leaves evaluation to the study."""

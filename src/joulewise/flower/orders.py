@@ -14,10 +14,10 @@ import msgspec
 from joulewise.charges import MASK_TERMS, total
 from joulewise.compress import Compressor, Sent
 from joulewise.costs import Costs
-from joulewise.curves import POINTS, Curve, curve_of
+from joulewise.curves import POINTS, Curve, curve_of, exponent_of
 from joulewise.errors import PayloadError, RuleError, SettingError
 from joulewise.layout import Vector
-from joulewise.rules import Density, Joules
+from joulewise.rules import Density, Joules, MinVariance
 
 MOST_CHARACTERS = 1024
 """Of an order."""
@@ -172,13 +172,19 @@ def obey(order: Order, compressor: Compressor, added: Vector, costs: Costs) -> O
         costs: prices of the node's device.
 
     Raises:
-        RuleError: the rule does not take the budget, or has no value per joule where a price or a curve is asked for.
+        RuleError: the rule does not take the budget, has no value per joule where a price or a curve is asked for, or
+            meets its budget on average where what it spends is counted.
     """
-    norm = getattr(compressor.rule, "norm", None)
+    norm = exponent_of(compressor.rule)
+    if isinstance(compressor.rule, MinVariance) and (order.price is not None or order.most_j is not None):
+        raise RuleError(
+            "MinVariance meets its budget on average: no battery can cap it, and by ascent nobody can tell what a "
+            'round leaves; use OnePrice(control="curves") at the server, and no batteries'
+        )
     if norm is None and (order.price is not None or order.points or order.least_price is not None):
         raise RuleError(
             f"the server hands out joules at a price, for which {type(compressor.rule).__name__} has no value; use "
-            "CWMP or Projection, or EqualJoules or EqualCount at the server"
+            "CWMP, Projection or MinVariance, or EqualJoules or EqualCount at the server"
         )
     if order.budget is not None:
         compressor = replace(compressor, budget=order.budget)
@@ -188,7 +194,7 @@ def obey(order: Order, compressor: Compressor, added: Vector, costs: Costs) -> O
     said = Said(math.fsum(prices.tolist()), 0.0)
     if norm is None:
         return Obeyed(compressor, said, most_j=order.most_j)
-    said = msgspec.structs.replace(said, exponent=int(norm))
+    said = msgspec.structs.replace(said, exponent=norm)
     return _priced(order, compressor, said, curve_of(added, costs, compressor.rule, order.points or POINTS))
 
 

@@ -10,8 +10,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
+from joulewise.allocations import Allocation, over
 from joulewise.errors import FederationError
-from joulewise.fleet import Allocation
 from joulewise.flower.averaging import averages_only
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Setting, checked
@@ -153,7 +153,7 @@ class Sparse(Strategy):
                 downlink=self._downlink,
                 most_payload_bytes=self._most_payload_bytes,
                 pricing=self._pricing,
-                allocation=self._allocation,
+                allocation=None if self._allocation is None else over(self._allocation, num_rounds),
             )
         )
         sparse.discard()  # What a run that broke down has left open on the same grid.
