@@ -212,13 +212,33 @@ def shorthands(source: Source) -> tuple[Table, dict[str, str]]:
             _choice(source, arm, f"$.arms[{index}]", typed) if isinstance(arm, dict) else arm
             for index, arm in enumerate(tables["arms"])
         ]
+    if isinstance(tables.get("analysis"), dict):
+        tables["analysis"] = _analysis(source, tables["analysis"], typed)
     return tables, typed
+
+
+def _analysis(source: Source, table: Table, typed: dict[str, str]) -> Table:
+    """The sides of each primary comparison are written as arms are."""
+    if not isinstance(table.get("primary"), list):
+        return table
+    primary = [
+        {
+            key: _choice(source, value, f"$.analysis.primary[{index}].{key}", typed)
+            if key in {"arm", "against"} and isinstance(value, dict)
+            else value
+            for key, value in one.items()
+        }
+        if isinstance(one, dict)
+        else one
+        for index, one in enumerate(table["primary"])
+    ]
+    return {**table, "primary": primary}
 
 
 def _choice(source: Source, table: Table, where: str, typed: dict[str, str]) -> Table:
     rewritten: Table = {}
     # A budget at the top level is a mistake: it stays as it is, and is refused by its own name.
-    short = BUDGETS if where.startswith(("$.arms", "$.compressor")) else {}
+    short = BUDGETS if where.startswith(("$.arms", "$.compressor", "$.analysis.primary[")) else {}
     for key, value in table.items():
         target = "budget" if key in short else key
         if target in rewritten:
