@@ -87,7 +87,9 @@ def test_differences_without_spread_are_tested_by_their_signs():
     one = answered([2.0] * 6, [4.0] * 6, "energy_to_accuracy")
     assert (one.test, one.signs, one.difference.mean) == ("sign", (6, 0, 0), 0.5)
     assert one.p == pytest.approx(2 / 64)
-    assert answered([2.0] * 6, [2.0] * 6, "energy_to_accuracy").p == 1.0
+    same = answered([2.0] * 6, [2.0] * 6, "energy_to_accuracy")
+    assert same.p == 1.0
+    assert answers_table.verdict(same) == "A and B are equal in every seed"
 
 
 def test_no_energy_is_no_comparison_of_energies():

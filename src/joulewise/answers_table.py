@@ -23,13 +23,13 @@ def primary(found: Summary) -> Table | None:
         return None
     return Table(
         caption=f"{found.study}: what it was to find out, named beforehand",
-        columns=("Comparison", "Measure", "Seeds", "Difference", "p", "Holm-adjusted p", "In words"),
+        columns=("Comparison", "Measure", "Seeds", "p", "In words"),
         rows=tuple(_line(one, found) for one in found.answers),
         notes=(
             "Differences are paired by seed, with 95 % intervals by Student's t, each for itself; of energies and "
             "bytes they are ratios, on logarithms. Called different is what has a p-value of at most "
-            f"{SIGNIFICANCE} after Holm's adjustment for {counted(len(found.answers), 'comparison')}. Everything else in this report is "
-            "descriptive.",
+            f"{SIGNIFICANCE} after Holm's adjustment for {counted(len(found.answers), 'comparison')}; the column p has "
+            "those before it. Everything else in this report is descriptive.",
             *_more_notes(found),
         ),
     )
@@ -56,12 +56,14 @@ def verdict(one: Answer) -> str:
     """What a comparison shows, in a sentence."""
     if one.missing:
         planned = one.seeds + len(one.missing)
-        missing = ", ".join(map(str, one.missing))
-        return f"no claim: {one.seeds} of {counted(planned, 'seed')} can be compared, seed {missing} cannot"
+        left = f"seed{'s' * (len(one.missing) > 1)} {', '.join(map(str, one.missing))}"
+        return f"no claim: {one.seeds} of {counted(planned, 'seed')} can be compared, {left} cannot"
     if one.seeds < SEEDS_FOR_A_CLAIM:
         return f"{counted(one.seeds, 'seed')}: no claim is made"
     if one.test is None:
         return "no claim: no energy was recorded"
+    if one.difference is not None and one.signs == (0, 0, one.seeds):
+        return f"{one.arm} and {one.against} are equal in every seed"
     shown = one.adjusted <= SIGNIFICANCE
     words = _by_sign(one, shown) if one.test == "sign" else _by_t(one, shown)
     return f"{words}; Holm-adjusted {_p(one.adjusted)}{_reached(one)}"
@@ -84,15 +86,8 @@ def measure(one: Answer, found: Summary) -> str:
 
 
 def _line(one: Answer, found: Summary) -> tuple[str, ...]:
-    return (
-        one.name,
-        measure(one, found),
-        str(one.seeds),
-        _difference(one),
-        NONE if one.p is None else _p(one.p).removeprefix("p = ").removeprefix("p "),
-        NONE if one.p is None else _p(one.adjusted).removeprefix("p = ").removeprefix("p "),
-        verdict(one),
-    )
+    unadjusted = NONE if one.p is None else _p(one.p).removeprefix("p = ").removeprefix("p ")
+    return one.name, measure(one, found), str(one.seeds), unadjusted, verdict(one)
 
 
 def _by_t(one: Answer, shown: bool) -> str:

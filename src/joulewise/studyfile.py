@@ -219,20 +219,15 @@ def shorthands(source: Source) -> tuple[Table, dict[str, str]]:
 
 def _analysis(source: Source, table: Table, typed: dict[str, str]) -> Table:
     """The sides of each primary comparison are written as arms are."""
-    if not isinstance(table.get("primary"), list):
+    primary = table.get("primary")
+    if not isinstance(primary, list) or not all(isinstance(one, dict) for one in primary):
         return table
-    primary = [
-        {
-            key: _choice(source, value, f"$.analysis.primary[{index}].{key}", typed)
-            if key in {"arm", "against"} and isinstance(value, dict)
-            else value
-            for key, value in one.items()
-        }
-        if isinstance(one, dict)
-        else one
-        for index, one in enumerate(table["primary"])
-    ]
-    return {**table, "primary": primary}
+    rewritten = [dict(one) for one in primary]
+    for index, one in enumerate(rewritten):
+        for key in {"arm", "against"} & one.keys():
+            if isinstance(one[key], dict):
+                one[key] = _choice(source, one[key], f"$.analysis.primary[{index}].{key}", typed)
+    return {**table, "primary": rewritten}
 
 
 def _choice(source: Source, table: Table, where: str, typed: dict[str, str]) -> Table:
