@@ -274,6 +274,23 @@ def test_a_seed_that_a_side_has_not_finished_leaves_the_question_open():
     assert "no claim: 3 of 4 seeds" in answers_table.verdict(one)
 
 
+def test_an_arm_that_is_behind_the_others_is_not_compared_at_another_round():
+    rows = [row for row in ROWS if not (row.arm == "CWMP density=0.1" and row.round > 4)]
+    assert found(rows, asked()).answers[0].missing == SEEDS
+
+
+def test_runs_that_do_not_reach_the_accuracy_are_counted_and_never_averaged():
+    late = {("CWMP density=0.1", 1), ("TopK density=0.1", 1), ("TopK density=0.1", 2)}
+    rows = with_accuracy(ROWS, lambda row: 0.1 if (row.arm, row.seed) in late else 0.5)
+    (one,) = found(rows, asked("energy_to_accuracy", target_accuracy=0.4)).answers
+    assert (one.reached, one.test, one.difference, one.signs) == ((3, 2), "sign", None, (3, 0, 1))
+
+
+def test_seeds_that_were_not_named_do_not_count():
+    (one,) = found(questions=asked(seeds=(0, 1, 3))).answers
+    assert one.seeds == 3
+
+
 def test_two_folders_that_ask_different_things_of_one_study_are_refused():
     with pytest.raises(OutputError, match="name different comparisons beforehand"):
         summary(ROWS, [asked(), asked("worst_client")])

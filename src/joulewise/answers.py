@@ -113,8 +113,8 @@ def _answer(one: Question, questions: Questions, arms: Sequence[Arm], point: Ref
             missing=tuple(seed for seed in questions.seeds if seed not in first or seed not in second),
             ended_early=sum(_ended_early(one, questions, side) for side in sides),
         ),
-        {seed: value for seed, value in first.items() if seed in questions.seeds},
-        {seed: value for seed, value in second.items() if seed in questions.seeds},
+        {seed: first[seed] for seed in questions.seeds if seed in first},
+        {seed: second[seed] for seed in questions.seeds if seed in second},
     )
 
 

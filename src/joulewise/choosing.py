@@ -24,7 +24,7 @@ def choose(rows: Sequence[Row], questions: Questions) -> tuple[tuple[Row, ...], 
     if not selection:
         return tuple(rows), ()
     rounds = max(row.round for row in rows)
-    finals = {(row.arm, row.seed): row.server.accuracy for row in rows if row.round == rounds and row.seed in selection}
+    finals = {(row.arm, row.seed): row.server.accuracy for row in rows if row.round == rounds}
     chosen = tuple(_choose(group, questions, finals) for group in questions.groups if len(group) > 1)
     dropped = {one.arm for each in chosen for one in each.candidates} - {each.arm for each in chosen}
     left = tuple(row for row in rows if row.seed not in selection and row.arm not in dropped)
