@@ -89,6 +89,26 @@ def test_arms_that_differ_in_what_is_chosen_are_one_group_and_dense_needs_no_fee
     assert all("learning_rate" in name for group in found.groups for name in group)
 
 
+def test_every_setting_that_sets_arms_apart_picks_out_its_own(read):
+    apart = {
+        "feedback": ("false", "true"),
+        "values": ('"float32"', '"float16"'),
+        "learning_rate": ("0.1", "0.3"),
+        "local_epochs": ("1", "2"),
+        "strategy": ('"FedAvg"', '"FedAdam"'),
+        "partition": ('"IID"', '{ name = "Dirichlet", alpha = 9.0 }'),
+    }
+    for setting, values in apart.items():
+        grid = f'[grid]\nrule = ["TopK"]\ndensity = 0.1\n{setting} = [{", ".join(values)}]\n'
+        one = "[[analysis.primary]]\nname = 'x'\n"
+        sides = "".join(
+            f"{key} = {{ {setting} = {value} }}\n" for key, value in zip(("arm", "against"), values, strict=True)
+        )
+        (found,) = questions_of(read(STUDY.partition("[grid]")[0] + grid + one + sides)).primary
+        assert len(found.arms) == len(found.against) == 1, setting
+        assert found.arms != found.against
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -357,6 +357,14 @@ def test_an_arm_that_has_not_finished_the_selection_seeds_is_not_chosen():
     assert any(cells[0] == "none yet" and "not finished" in cells[3] for cells in answers_table.chosen(summed).rows)
 
 
+def test_an_arm_with_one_lucky_selection_seed_of_two_is_not_chosen():
+    rows = rated(ROWS, best=2)  # 0.2 is better on both selection seeds
+    questions = msgspec.structs.replace(chosen_from(rows), seeds=(0, 1), selection_seeds=(2, 3))
+    cut = [row for row in rows if not (row.arm.endswith("=0.2") and row.seed == 3 and row.round == 6)]
+    assert all(one.arm.endswith("=0.2") for one in found(rows, questions).chosen)
+    assert all(one.arm.endswith("=0.1") for one in found(cut, questions).chosen)
+
+
 def test_selection_seeds_alone_make_no_report():
     rows = rated(ROWS, best=3)
     with pytest.raises(OutputError, match="only some to choose arms on; go on with joulewise run --resume"):
@@ -373,6 +381,12 @@ def test_the_reference_is_dense_or_the_dearest_arm_and_guessing():
     without = found([row for row in ROWS if row.rule != "Dense"])
     dearest = max(without.arms, key=lambda arm: arm.energy.mean)
     assert without.reference == Reference(energy=dearest.energy.mean, arm=dearest.name, accuracy=0.1)
+    dear = [
+        msgspec.structs.replace(row, clients=row.clients * 99) if row.arm == "CWMP density=0.05" else row
+        for row in ROWS
+    ]
+    assert max(found(dear).arms, key=lambda arm: arm.energy.mean).rule == "CWMP"
+    assert found(dear).reference == summed.reference
     unknown = [msgspec.structs.replace(row, settings=row.settings | {"data": "Other"}) for row in ROWS]
     assert found(unknown).reference is None
     assert statistics_table.hypervolumes(found(unknown)) is None
