@@ -218,6 +218,13 @@ def test_verdicts_say_which_is_higher_and_by_how_much():
     assert words.startswith("CWMP density=0.1 is not shown to differ from TopK density=0.1: +0.0 points (")
 
 
+def test_a_verdict_rests_on_the_adjusted_p_value():
+    one = answered([0.5, 0.6, 0.72], [0.4, 0.49, 0.6])
+    assert one.p < SIGNIFICANCE
+    assert "is higher than" in answers_table.verdict(msgspec.structs.replace(one, adjusted=0.05))
+    assert "is not shown to differ" in answers_table.verdict(msgspec.structs.replace(one, adjusted=0.051))
+
+
 def test_energy_and_bytes_to_an_accuracy_are_ratios_at_the_round_that_reaches_it():
     rows = with_accuracy(ROWS, lambda row: 0.1 * row.round + 0.001 * row.seed)
     for measure, spent in (("energy_to_accuracy", "energy"), ("bytes_to_accuracy", "sent")):
@@ -256,7 +263,7 @@ def test_accuracy_at_an_energy_is_that_of_the_rounds_it_pays_for_and_tells_who_e
 def test_the_worst_client_is_the_least_accuracy_of_the_last_round():
     def told(row):
         worst = 0.2 + 0.01 * row.seed + (0.1 + 0.001 * row.seed) * (row.rule == "CWMP") - 0.01 * row.round
-        accuracies = (worst + 0.3, worst)
+        accuracies = (0.9, worst)
         clients = tuple(
             msgspec.structs.replace(client, accuracy=own) for client, own in zip(row.clients, accuracies, strict=True)
         )
