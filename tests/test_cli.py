@@ -232,6 +232,21 @@ def test_report_takes_folders_of_several_studies(joule, folder):
     assert "report: a/report.html" in joule("report", "a")[1]
 
 
+def test_run_and_report_answer_what_the_study_named_beforehand(joule, folder):
+    with (folder / "small.toml").open("a", encoding="utf-8") as file:
+        file.write(
+            '[[analysis.primary]]\nname = "the claim"\narm = { rule = "CWMP" }\nagainst = { rule = "TopK" }\n'
+            "[analysis]\nselection_seeds = [7]\n"
+        )
+    for arguments in (("run", "small.toml", "--out", "a"), ("report", "a")):
+        code, out, err = joule(*arguments)
+        assert (code, err.count("error")) == (0, 0)
+        words = " ".join(out.split())
+        assert "small: what it was to find out, named beforehand" in words
+        assert "the claim" in words
+        assert "2 seeds: no claim is made" in words
+
+
 def test_report_of_a_folder_without_rows_is_an_error(joule, folder):
     code, _, err = joule("report", "nowhere")
     assert code == 1

@@ -72,5 +72,5 @@ def test_a_study_without_energy_has_no_split_and_a_page_shows_one_where_there_is
     (found,) = summary(bare)
     assert tables.split(found) is None
     assert all(arm.addressable is None for arm in found.arms)
-    assert page._split(found) == ""
-    assert "A mask can touch" in page._split(summary(ROWS)[0])
+    assert "Where the energy went" not in page._study(found, 0, {page.frontier_key(0): {}})
+    assert "A mask can touch" in page._study(summary(ROWS)[0], 0, {page.frontier_key(0): {}})

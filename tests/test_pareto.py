@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 
 import msgspec
@@ -17,7 +18,7 @@ from joulewise import notation, pareto, tables
 from joulewise.errors import MissingExtra, OutputError
 from joulewise.ledger import Charge
 from joulewise.outcomes import Summary
-from joulewise.pareto import Interval, accuracy_at, energy_to, frontier, hypervolume, interval, paired
+from joulewise.pareto import Interval, accuracy_at, crossing, frontier, hypervolume, interval, paired
 from joulewise.results import Row, ServerResult
 from joulewise.summary import summary
 
@@ -107,16 +108,22 @@ def test_equal_differences_have_no_p_value_and_two_seeds_make_no_claim():
 
 
 @few
-@given(curves, st.floats(0, 1))
-def test_energy_to_an_accuracy_is_the_least_that_buys_it(curve, target):
-    energies, accuracies = curve
-    energy = energy_to(energies, accuracies, target)
-    if energy is None:
-        assert max(accuracies) < target
-    else:
-        place = energies.index(energy)
-        assert all(accuracy < target for accuracy in accuracies[:place])
-        assert max(accuracies[place:]) >= target
+@given(curves, st.floats(0, 1), st.integers(1, 4))
+def test_an_accuracy_is_reached_at_the_end_of_the_first_evaluations_in_a_row_whose_mean_has_it(curve, target, count):
+    _, accuracies = curve
+    place = crossing(accuracies, target, count)
+    reached = [
+        last
+        for last in range(len(accuracies))
+        if last + 1 >= count and math.fsum(accuracies[last + 1 - count : last + 1]) / count >= target
+    ]
+    assert place == (reached[0] if reached else None)
+
+
+def test_one_lucky_evaluation_reaches_nothing():
+    assert crossing([0.2, 0.9, 0.2, 0.2], 0.5) is None
+    assert crossing([0.2, 0.9, 0.5, 0.2], 0.5) == 2
+    assert crossing([0.9, 0.9], 0.5) is None
 
 
 @few
@@ -269,18 +276,21 @@ def test_numbers_have_three_digits_and_read_back_within_them(value):
     assert len(shown.replace(",", "").replace(".", "").lstrip("0")) >= 3
 
 
-def test_energy_to_the_target_counts_the_seeds_that_reach_it():
+def test_energy_to_the_target_counts_the_seeds_that_reach_it_and_bounds_the_mean_of_the_others_from_below():
     poor = {("CWMP density=0.1", 1), *(("TopK density=0.1", seed) for seed in range(3))}
     rows = [
-        msgspec.structs.replace(row, server=ServerResult(0.01 if (row.arm, row.seed) in poor else row.round / 10, None))
+        msgspec.structs.replace(row, server=ServerResult(0.01 if (row.arm, row.seed) in poor else 0.3, None))
         for row in ROWS
     ]
-    assert one(rows).target == 0.28  # 95 % of 0.3, rounded down to a percent: reached in round 3
+    assert one(rows).target == 0.28  # 95 % of 0.3, rounded down to a percent
     arms = {arm.name: arm for arm in one(rows).arms}
-    assert arms["CWMP density=0.05"].to_target == arms["CWMP density=0.05"].energy
-    assert arms["CWMP density=0.1"].to_target.seeds == 2
-    assert arms["TopK density=0.1"].to_target is None
+    good, some, none = (arms[name] for name in ("CWMP density=0.05", "CWMP density=0.1", "TopK density=0.1"))
+    assert good.to_target.everywhere
+    assert (good.to_target.energy, good.to_target.sent) == (good.energy, good.bytes_up)  # round 3 is the last
+    assert (some.to_target.seeds, some.to_target.of) == (2, 3)
+    assert (some.to_target.energy.mean, some.to_target.energy.half) == (some.energy.mean, None)
+    assert none.to_target.seeds == 0
     cells = {line[0]: line[3] for line in tables.tabulate(one(rows)).rows}
     assert "±" in cells["CWMP density=0.05"]
-    assert "(2 of 3 seeds)" in cells["CWMP density=0.1"]
-    assert cells["TopK density=0.1"] == "not reached"
+    assert re.fullmatch(r"over [\d.,]+ \(2 of 3\)", cells["CWMP density=0.1"])
+    assert re.fullmatch(r"over [\d.,]+ \(0 of 3\)", cells["TopK density=0.1"])

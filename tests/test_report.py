@@ -198,7 +198,7 @@ def test_fewer_than_three_seeds_make_no_claim(tmp_path):
 
 @pytest.mark.usefixtures("light")
 def test_arms_that_do_alike_are_named_together(tmp_path):
-    alike = [row for row in ROWS if row.rule == "TopK" and row.budget == "density=0.1"]
+    alike = study_rows(densities=(0.1,), rules=("TopK",), rounds=20, dense=False)
     twins = [msgspec.structs.replace(row, rule="CWMP", arm=row.arm.replace("TopK", "CWMP")) for row in alike]
     path, *_ = report.write([*alike, *twins], tmp_path)
     words = " ".join(Outline(path.read_text(encoding="utf-8")).words)

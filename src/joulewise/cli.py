@@ -40,6 +40,7 @@ from joulewise.terminal import Debug, empty_table, open_console, say, visible
 
 if TYPE_CHECKING:
     from joulewise.progress import View
+    from joulewise.questions import Questions
     from joulewise.results import Row
 
 EXTRAS = {
@@ -221,7 +222,7 @@ def _conclude(folder: Path) -> None:
 
     rows = rowfile.read(folder)
     try:
-        _print_tables(rows)
+        _print_tables(rows, [folder])
         _write_report(rows, [folder], folder)
     except MissingExtra as missing:
         say(f"note: {missing}")
@@ -280,18 +281,25 @@ def report(
 
     del debug
     rows = [row for folder in folders for row in rowfile.read(folder)]
-    _print_tables(rows)
+    _print_tables(rows, folders)
     _write_report(rows, folders, out or folders[0])
 
 
 # ---------------------------------------------------------------- tables
 
 
-def _print_tables(rows: Sequence[Row]) -> None:
+def _named(folders: Sequence[Path]) -> list[Questions]:
+    """What the studies in these folders named beforehand."""
+    from joulewise import questions
+
+    return [found for folder in folders if (found := questions.read(folder)) is not None]
+
+
+def _print_tables(rows: Sequence[Row], folders: Sequence[Path]) -> None:
     from joulewise import tables
 
     console = open_console()
-    for found in tables.table(rows):
+    for found in tables.table(rows, _named(folders)):
         table = empty_table(*found.columns)
         for column in table.columns:
             column.no_wrap |= column.header == "Device"  # a name that is broken in two is read as another name
@@ -310,5 +318,5 @@ def _write_report(rows: Sequence[Row], folders: Sequence[Path], out: Path) -> No
     metered = tables.metered(part for folder in folders for part in metering.read(folder))
     for line in metered:
         say(f"this machine: {line}")
-    page, *figures = report.write(rows, out, text, command, metered)
+    page, *figures = report.write(rows, out, text, command, metered, _named(folders))
     say(f"\nreport: {page}, and {len(figures)} files in {out / 'figures'}")

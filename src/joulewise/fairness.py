@@ -78,6 +78,11 @@ def fairness(rows: Sequence[Row]) -> Fairness | None:
     )
 
 
+def worst_client(rows: Sequence[Row]) -> float | None:
+    """Least accuracy of a client after the last of the rounds; None where the rows know none."""
+    return min(_accuracies(rows), default=None)
+
+
 def devices_of(settings: Mapping[str, Setting]) -> tuple[str, ...]:
     """Devices of an arm's clients by partition, from its settings; empty where they do not say.
 

@@ -8,9 +8,11 @@ import msgspec
 
 from joulewise.devices import Unit
 from joulewise.fairness import Fairness
+from joulewise.findings import Answer, Chosen, Reference, Volume
 from joulewise.ledger import MASK_TERMS
 from joulewise.measured import Measured
 from joulewise.pareto import Difference, Interval
+from joulewise.questions import Questions
 from joulewise.results import Setting
 
 
@@ -23,11 +25,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         energy: cumulative uplink energy of all clients after each round.
         downlink: energy of receiving, all rounds and clients.
         by_term: modelled energy of all rounds and clients, by term of the ledger.
-        bytes_up: bytes of all replies.
+        sent: cumulative bytes of all replies after each round.
         bytes_down: bytes of all requests.
         kept: coordinates in all replies.
         parameters: coordinates that all replies could have held; None where that is unknown.
         replies: number of replies.
+        worst_client: least accuracy of a client after the last round; None where rows do not know it.
     """
 
     seed: int
@@ -35,11 +38,41 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     energy: tuple[float, ...]
     downlink: float
     by_term: dict[str, float] = {}
-    bytes_up: int
+    sent: tuple[int, ...]
     bytes_down: int
     kept: int
     parameters: int | None
     replies: int
+    worst_client: float | None = None
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes of all replies."""
+        return self.sent[-1]
+
+
+class Reached(msgspec.Struct, frozen=True, kw_only=True):
+    """What an arm spends until it reaches an accuracy (`pareto.crossing`), over its seeds.
+
+    A run that does not reach it would have to spend more than it did, so that what it spent bounds the mean from below.
+
+    Args:
+        seeds: in how many seeds the accuracy is reached.
+        of: out of how many.
+        energy: uplink energy until then, where every seed reaches it; else a mean of the seeds' lower bounds, without
+            an interval.
+        sent: bytes of the replies, likewise.
+    """
+
+    seeds: int
+    of: int
+    energy: Interval
+    sent: Interval
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether every seed reaches it."""
+        return self.seeds == self.of
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +98,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
         bytes_up: total bytes of the replies.
         kept: total coordinates in the replies.
         kept_share: share of the coordinates that a mean reply holds; None where that is unknown.
-        to_target: uplink energy to the study's target accuracy, over the seeds that reach it, if any.
+        to_target: what it spends until it reaches the study's target accuracy.
         on_frontier: whether no other complete arm has more accuracy for less energy.
         curve: the arm after each round.
         measured: what meters measured in its rounds, apart from the modelled energy.
@@ -83,7 +116,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     bytes_up: Interval
     kept: Interval
     kept_share: float | None
-    to_target: Interval | None
+    to_target: Reached
     on_frontier: bool
     curve: tuple[Point, ...]
     measured: tuple[Measured, ...] = ()
@@ -149,12 +182,18 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         unit: of every energy.
         basis: ``modelled`` or ``measured``; None where no energy was recorded.
         rounds: rounds of the longest arm.
-        seeds: all seeds.
+        seeds: all seeds that are reported on.
         clients: number of partitions that took part.
-        target: accuracy for `Arm.to_target`: 95 % of the best final accuracy, rounded down to a percent.
+        target: accuracy for `Arm.to_target`: the one that the study named beforehand, or else 95 % of the best mean
+            over the last three rounds, rounded down to a percent.
         settings: the settings that all arms share.
         arms: in the order of rules, then of budgets.
         comparisons: cost-weighted rules against TopK.
+        questions: what the study named beforehand; None where it named nothing.
+        chosen: which arms were chosen on selection seeds.
+        answers: the primary comparisons.
+        reference: of the hypervolumes; None where none can be had.
+        volumes: hypervolume of each rule.
     """
 
     study: str
@@ -167,3 +206,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Setting]
     arms: tuple[Arm, ...]
     comparisons: tuple[Comparison, ...]
+    questions: Questions | None = None
+    chosen: tuple[Chosen, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    reference: Reference | None = None
+    volumes: tuple[Volume, ...] = ()

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from joulewise import fairness_table, notation, tables
+from joulewise import answers_table, fairness_table, notation, statistics_table, tables
 from joulewise.outcomes import Arm, Summary
 from joulewise.pareto import SEEDS_FOR_A_CLAIM
 from joulewise.results import Row
@@ -95,12 +95,16 @@ def _heading(found: Summary) -> str:
 def _study(found: Summary, number: int, charts: Charts) -> str:
     parts = (
         f"<h2>{escape(_heading(found))}</h2>{_paragraph(_lead(found))}",
+        _section("What it was to find out", answers_table.primary(found), "words"),
+        _section("What was chosen", answers_table.chosen(found), "words"),
         _every_arm(found),
         _frontier(found, number, charts),
         _curves(found, number),
-        _fairness(found),
-        _split(found),
-        _measured(found),
+        _section("How sure that is", statistics_table.reached(found)),
+        _section("Rules as a whole", statistics_table.hypervolumes(found)),
+        _section("What it means for the clients", fairness_table.fairness(found)),
+        _section("Where the energy went", tables.split(found)),
+        _section("What this machine took", tables.measured(found)),
         _comparison(found),
     )
     return f'<section id="study-{number}">{"".join(part for part in parts if part)}</section>'
@@ -117,6 +121,7 @@ def _lead(found: Summary) -> str:
     words = (
         f"{counts[0]}, {counts[1]}, {counts[2]} and {counts[3]}" + (f" on {devices}." if devices else "."),
         _energy_words(found),
+        "Descriptive:" if found.answers else "",
         *_claims(found),
     )
     return " ".join(word for word in words if word)
@@ -153,16 +158,12 @@ def _energy_words(found: Summary) -> str:
 
 
 def _cheapest_words(found: Summary) -> str:
-    reached = {
-        arm.name: arm.to_target.mean
-        for arm in found.arms
-        if arm.to_target is not None and arm.to_target.seeds == len(arm.runs)
-    }
+    reached = {arm.name: arm.to_target.energy.mean for arm in found.arms if arm.to_target.everywhere}
     if found.basis is None or not reached:
         return ""
     least = min(reached.values())
     names = _few([name for name, energy in reached.items() if energy == least])
-    return f"The least uplink energy that reaches {100 * found.target:.0f} percent in every seed is that of {names}."
+    return f"The least uplink energy that reaches {100 * found.target:g} percent in every seed is that of {names}."
 
 
 def _every_arm(found: Summary) -> str:
@@ -219,19 +220,8 @@ def _curves(found: Summary, number: int) -> str:
     )
 
 
-def _fairness(found: Summary) -> str:
-    table = fairness_table.fairness(found)
-    return "" if table is None else f"<h3>What it means for the clients</h3>{_table(table)}"
-
-
-def _measured(found: Summary) -> str:
-    table = tables.measured(found)
-    return "" if table is None else f"<h3>What this machine took</h3>{_table(table)}"
-
-
-def _split(found: Summary) -> str:
-    table = tables.split(found)
-    return "" if table is None else f"<h3>Where the energy went</h3>{_table(table)}"
+def _section(title: str, table: Table | None, kind: str = "") -> str:
+    return "" if table is None else f"<h3>{escape(title)}</h3>{_table(table, kind=kind)}"
 
 
 def _comparison(found: Summary) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from joulewise.errors import MissingExtra
+from joulewise.questions import EVALUATIONS
 
 CONFIDENCE = 0.95
 SEEDS_FOR_A_CLAIM = 3
@@ -152,20 +153,27 @@ def hypervolume(cost: Sequence[float], value: Sequence[float], cost_limit: float
     return area
 
 
-def energy_to(energies: Sequence[float], accuracies: Sequence[float], accuracy: float) -> float | None:
-    """Cumulative energy at the first round that reaches an accuracy; None when no round does.
+def crossing(accuracies: Sequence[float], accuracy: float, evaluations: int = EVALUATIONS) -> int | None:
+    """Place of the round that reaches an accuracy: the last of the first `evaluations` in a row whose mean has it.
+
+    One lucky evaluation does not count, and the round that ends the row pays. None when no row of evaluations has it,
+    or there are fewer of them: such a run is censored, and would have to spend more than it did, if that is enough.
 
     Args:
-        energies: cumulative energy after each round.
         accuracies: accuracy after each round.
         accuracy: the accuracy to reach.
+        evaluations: how many in a row.
 
     Example:
-        >>> energy_to([1.0, 2.0, 3.0], [0.5, 0.8, 0.7], accuracy=0.6)
-        2.0
+        >>> crossing([0.5, 0.7, 0.5, 0.7, 0.8], accuracy=0.6)
+        3
+        >>> crossing([0.5, 0.9, 0.5, 0.3], accuracy=0.65) is None
+        True
     """
-    reached = (energy for energy, found in zip(energies, accuracies, strict=True) if found >= accuracy)
-    return next(reached, None)
+    for last in range(evaluations, len(accuracies) + 1):
+        if math.fsum(accuracies[last - evaluations : last]) / evaluations >= accuracy:
+            return last - 1
+    return None
 
 
 def accuracy_at(energies: Sequence[float], accuracies: Sequence[float], energy: float) -> float | None:

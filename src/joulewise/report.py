@@ -17,6 +17,7 @@ from joulewise.charts import Spec
 from joulewise.errors import MissingExtra, OutputError
 from joulewise.outcomes import Summary
 from joulewise.page import AXES, SCALES, Provenance
+from joulewise.questions import Questions
 from joulewise.results import Row
 from joulewise.summary import summary
 from joulewise.tables import table
@@ -33,6 +34,7 @@ def write(
     study_text: str | None = None,
     command: str | None = None,
     metered: Sequence[str] = (),
+    named: Sequence[Questions] = (),
 ) -> tuple[Path, ...]:
     """Write ``report.html`` and ``figures/*.svg, *.png, *.pdf`` into a folder.
 
@@ -42,6 +44,7 @@ def write(
         study_text: the study as TOML or JSON, for the page's last part.
         command: what to type to run the study again.
         metered: what meters read over the whole run, line by line.
+        named: what the studies named beforehand.
 
     Returns:
         The files written, the page first.
@@ -54,7 +57,7 @@ def write(
     out = Path(out)
     with ThreadPoolExecutor(1) as beside, _explained(out):
         bundle = beside.submit(_bundle)
-        found = summary(rows)
+        found = summary(rows, named)
         drawn = {key: chart for number, one in enumerate(found) for key, chart in _charts(one, number).items()}
         provenance = Provenance(rows=rows, study_text=study_text, command=command, metered=tuple(metered))
         (out / "figures").mkdir(parents=True, exist_ok=True)

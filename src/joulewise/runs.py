@@ -13,14 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from joulewise import checkpoints, metering, rowfile, workers
+from joulewise import checkpoints, metering, questions, rowfile, workers
 from joulewise.devices import describe, load_device
 from joulewise.errors import FederationError, OutputError
 from joulewise.flower.app import Compute, Engine
 from joulewise.flower.app import federate as federate_with_flower
 from joulewise.meters import Meter
 from joulewise.results import Row
-from joulewise.study import Study, expand
+from joulewise.study import Study, expand, questions_of
 from joulewise.task import Diverged, Federate, Setup, Task, origin_of, perform
 from joulewise.wholefile import replacing
 
@@ -43,10 +43,10 @@ def run(  # noqa: PLR0913 (each is an option of the command)
 ) -> Generator[Row, None, None]:
     """Run a study and yield its rows: first those that the folder holds, then each new one once written.
 
-    A folder holds ``study.json``, ``devices.json``, ``rows.jsonl`` and, while the study is not finished,
-    ``checkpoints/``. With `resume`, each arm and seed goes on after its last checkpoint; the rows are those of a run
-    that was never stopped, apart from their ``timing`` and what meters measured. A finished study yields its rows
-    and does nothing else.
+    A folder holds ``study.json``, ``devices.json``, ``rows.jsonl``, ``analysis.json`` where the study names what it is
+    to find out and, while the study is not finished, ``checkpoints/``. With `resume`, each arm and seed goes on after
+    its last checkpoint; the rows are those of a run that was never stopped, apart from their ``timing`` and what
+    meters measured. A finished study yields its rows and does nothing else.
 
     Args:
         study: what to run.
@@ -112,7 +112,7 @@ def rounds_of(study: Study) -> int:
 
 def _tasks(study: Study) -> tuple[Task, ...]:
     # Seed by seed, so that the arms of an unfinished study can be compared.
-    pairs = [(arm, seed) for seed in study.seeds for arm in expand(study)]
+    pairs = [(arm, seed) for seed in study.every_seed for arm in expand(study)]
     return tuple(Task(arm, seed, number) for number, (arm, seed) in enumerate(pairs))
 
 
@@ -151,6 +151,7 @@ def _claim(folder: Path, study: Study) -> None:
             raise OutputError(f"{folder} holds rows, but no {STUDY_FILE} that says of what; give another --out")
         _write(folder / DEVICES_FILE, _numbers(study))
         _write(path, msgspec.json.format(msgspec.json.encode(study), indent=2) + b"\n")
+        _write_questions(folder, study)
         return
     difference = _difference(path, study)
     if not difference and _numbers(study) != _bytes(folder / DEVICES_FILE):
@@ -160,6 +161,14 @@ def _claim(folder: Path, study: Study) -> None:
             f"{folder} holds another study: {difference}; give another --out, "
             "or for --resume the file and --set of the first run"
         )
+    _write_questions(folder, study)
+
+
+def _write_questions(folder: Path, study: Study) -> None:
+    """What the report answers, in the names of the arms: it is there before the first row."""
+    found = questions_of(study)
+    if found is not None:
+        _write(folder / questions.FILE_NAME, questions.text(found))
 
 
 def _difference(path: Path, study: Study) -> str:

@@ -11,81 +11,24 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from joulewise import fleetfile, labels, studyfile
+from joulewise import analysis, fleetfile, labels, studyfile
+from joulewise.analysis import Analysis
+from joulewise.choices import Choice, Defaults, Grid, Part, Positive, Seed
 from joulewise.compress import Compressor, ErrorFeedback
 from joulewise.curves import exponent_of
 from joulewise.errors import ProfileError, RuleError, StudyError
 from joulewise.fleet import OnePrice
-from joulewise.fleetfile import Devices, Fleet
+from joulewise.fleetfile import Fleet
 from joulewise.flower.app import Arm
 from joulewise.flower.choice import StrategyChoice
-from joulewise.learning import Data, Model, Partition, Training
-from joulewise.rounding import ValueType
-from joulewise.rules import LEGAL, Budget, Dense, MinVariance, Rule, budget_text
-from joulewise.schedules import Schedule
+from joulewise.learning import Data, Model, Training
+from joulewise.questions import Questions
+from joulewise.rules import LEGAL, Dense, MinVariance, budget_text
 
-Positive = Annotated[int, Meta(ge=1, le=10**9)]
-Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table of a study file."""
-
-
-class Choice(_Part, frozen=True, omit_defaults=True):
-    """What sets an arm apart; what is left out is as in the rest of the study.
-
-    Args:
-        rule: what to rank coordinates by.
-        budget: where to stop.
-        values: how kept values are written.
-        feedback: error feedback, or False for none.
-        strategy: how the server averages.
-        devices: as in `Fleet`.
-        schedule: as in `Fleet`.
-        partition: how the examples are dealt out to the clients.
-        learning_rate: as in `Training`.
-        local_epochs: as in `Training`.
-    """
-
-    rule: Rule | None = None
-    budget: Budget | None = None
-    values: ValueType | None = None
-    feedback: ErrorFeedback | bool | None = None
-    strategy: StrategyChoice | None = None
-    devices: Devices | None = None
-    schedule: Schedule | None = None
-    partition: Partition | None = None
-    learning_rate: Annotated[float, Meta(gt=0)] | None = None
-    local_epochs: Positive | None = None
-
-
-class Defaults(_Part, frozen=True, omit_defaults=True):
-    """How every arm compresses, where it does not say otherwise."""
-
-    rule: Rule | None = None
-    budget: Budget | None = None
-    values: ValueType = "float32"
-    feedback: ErrorFeedback | bool = False
-
-
-class Grid(_Part, frozen=True, omit_defaults=True):
-    """Lists of alternatives for the settings of a `Choice`: the arms are their product."""
-
-    rule: tuple[Rule, ...] = ()
-    budget: tuple[Budget, ...] = ()
-    values: tuple[ValueType, ...] = ()
-    feedback: tuple[ErrorFeedback | bool, ...] = ()
-    strategy: tuple[StrategyChoice, ...] = ()
-    devices: tuple[Devices, ...] = ()
-    schedule: tuple[Schedule, ...] = ()
-    partition: tuple[Partition, ...] = ()
-    learning_rate: tuple[Annotated[float, Meta(gt=0)], ...] = ()
-    local_epochs: tuple[Positive, ...] = ()
-
-
-class Study(_Part, frozen=True, kw_only=True):
+class Study(Part, frozen=True, kw_only=True):
     """Everything that a series of federations depends on.
 
     Args:
@@ -100,6 +43,7 @@ class Study(_Part, frozen=True, kw_only=True):
         compressor: how every arm compresses, where it does not say otherwise.
         grid: arms that are a product of lists.
         arms: single arms.
+        analysis: what the study is to find out, named beforehand; None for a study that describes.
     """
 
     name: Name
@@ -113,11 +57,25 @@ class Study(_Part, frozen=True, kw_only=True):
     compressor: Defaults = Defaults()
     grid: Grid = Grid()
     arms: tuple[Choice, ...] = ()
+    analysis: Analysis | None = None
 
     def __post_init__(self) -> None:
-        twice = sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
-        if twice:
-            raise ValueError(f"`seeds` lists {twice[0]} twice, expected each seed once")
+        chosen_on = self.analysis.selection_seeds if self.analysis else ()
+        for name, seeds in (("seeds", self.seeds), ("analysis.selection_seeds", chosen_on)):
+            twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+            if twice:
+                raise ValueError(f"`{name}` lists {twice[0]} twice, expected each seed once")
+        both = sorted(set(self.seeds) & set(chosen_on))
+        if both:
+            raise ValueError(
+                f"seed {both[0]} is in `seeds` and in `analysis.selection_seeds`, expected others: what was chosen on "
+                "a seed looks better on it than it is"
+            )
+
+    @property
+    def every_seed(self) -> tuple[int, ...]:
+        """Seeds that each arm runs with: first those to choose on, then those to report on."""
+        return (*(self.analysis.selection_seeds if self.analysis else ()), *self.seeds)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -136,7 +94,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     try:
         fleet = fleetfile.with_traces(study.fleet, Path(path).parent)
         study = msgspec.structs.replace(study, fleet=fleet)
-        expand(study)
+        questions_of(study)
     except (StudyError, ProfileError) as error:
         raise type(error)(f"{source.file}: {error}") from None
     return study
@@ -159,6 +117,19 @@ def expand(study: Study) -> tuple[Arm, ...]:
     fleetfile.check_names(study.fleet, {device for arm in arms.values() for device in arm.devices})
     names = labels.of(tuple(arms.values()))
     return tuple(dataclasses.replace(arm, name=name) for arm, name in zip(arms.values(), names, strict=True))
+
+
+def questions_of(study: Study) -> Questions | None:
+    """What a study names beforehand, in the names of its arms; None where it names nothing.
+
+    Raises:
+        StudyError: as `expand`; or a comparison does not pick out arms, or rules have unequally many to choose among.
+        ProfileError: a device is unknown.
+    """
+    arms = expand(study)
+    if study.analysis is None:
+        return None
+    return analysis.resolve(study.name, study.seeds, study.analysis, arms)
 
 
 # ---------------------------------------------------------------- arms

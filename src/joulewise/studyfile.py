@@ -213,13 +213,28 @@ def shorthands(source: Source) -> tuple[Table, dict[str, str]]:
             _choice(source, arm, f"$.arms[{index}]", typed) if isinstance(arm, dict) else arm
             for index, arm in enumerate(tables["arms"])
         ]
+    if isinstance(tables.get("analysis"), dict):
+        tables["analysis"] = _analysis(source, tables["analysis"], typed)
     return tables, typed
+
+
+def _analysis(source: Source, table: Table, typed: dict[str, str]) -> Table:
+    """The sides of each primary comparison are written as arms are."""
+    primary = table.get("primary")
+    if not isinstance(primary, list) or not all(isinstance(one, dict) for one in primary):
+        return table
+    rewritten = [dict(one) for one in primary]
+    for index, one in enumerate(rewritten):
+        for key in {"arm", "against"} & one.keys():
+            if isinstance(one[key], dict):
+                one[key] = _choice(source, one[key], f"$.analysis.primary[{index}].{key}", typed)
+    return {**table, "primary": rewritten}
 
 
 def _choice(source: Source, table: Table, where: str, typed: dict[str, str]) -> Table:
     rewritten: Table = {}
     # A budget at the top level is a mistake: it stays as it is, and is refused by its own name.
-    short = BUDGETS if where.startswith(("$.arms", "$.compressor")) else {}
+    short = BUDGETS if where.startswith(("$.arms", "$.compressor", "$.analysis.primary[")) else {}
     for key, value in table.items():
         target = "budget" if key in short else key
         if target in rewritten:

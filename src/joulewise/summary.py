@@ -6,17 +6,22 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from statistics import fmean
 
 import msgspec
 
+from joulewise.answers import answers
+from joulewise.choosing import choose
 from joulewise.devices import Unit
 from joulewise.errors import OutputError
-from joulewise.fairness import fairness
+from joulewise.fairness import fairness, worst_client
 from joulewise.ledger import TERMS, UPLINK_TERMS
 from joulewise.measured import measured
-from joulewise.outcomes import Arm, Comparison, Point, Run, Summary
-from joulewise.pareto import energy_to, frontier, interval, paired
+from joulewise.outcomes import Arm, Comparison, Point, Reached, Run, Summary
+from joulewise.pareto import crossing, frontier, interval, paired
+from joulewise.questions import EVALUATIONS, Questions
 from joulewise.results import Row, Setting, downlink_energy, energy_by_term, uplink_energy
+from joulewise.volumes import reference, volumes
 
 RULE_ORDER = ("Dense", "TopK", "CWMP", "Projection", "MinVariance", "RandomK", "LayerwiseTopK")
 REFERENCE_RULE = "TopK"
@@ -24,30 +29,43 @@ COMPARED_RULES = ("CWMP", "Projection")
 TARGET_SHARE = 0.95
 
 
-def summary(rows: Iterable[Row]) -> tuple[Summary, ...]:
+def summary(rows: Iterable[Row], named: Iterable[Questions] = ()) -> tuple[Summary, ...]:
     """Sum up rows: one record for each study (and unit of energy) in them, in the order of their names.
 
+    Args:
+        rows: of one study or several.
+        named: what studies named beforehand; the report of a study of which nothing is here describes.
+
     Raises:
-        OutputError: there are no rows, a round is there twice or missing, or one name stands for two arms.
+        OutputError: there are no rows, a round is there twice or missing, one name stands for two arms, or a study
+            named two things beforehand.
     """
+    asked: dict[str, Questions] = {}
+    for one in named:
+        if asked.setdefault(one.study, one) != one:
+            raise OutputError(
+                f"two folders of study {one.study!r} name different comparisons beforehand; report them one by one"
+            )
     groups: dict[tuple[str, Unit], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.study, row.energy_unit), []).append(row)
     if not groups:
         raise OutputError("there are no rows to report; run a study first: joulewise run STUDY.toml")
-    return tuple(_summarise(groups[key]) for key in sorted(groups))
+    return tuple(_summarise(groups[key], asked.get(key[0])) for key in sorted(groups))
 
 
-def _summarise(rows: Sequence[Row]) -> Summary:
+def _summarise(rows: Sequence[Row], asked: Questions | None) -> Summary:
+    rows, chosen = (rows, ()) if asked is None else choose(rows, asked)
     by_arm: dict[str, list[Row]] = {}
     for row in rows:
         by_arm.setdefault(row.arm, []).append(row)
     rounds = max(row.round for row in rows)
     runs = {name: _runs(found) for name, found in by_arm.items()}
-    finals = [interval([run.accuracy[-1] for run in _finished(every)]).mean for every in runs.values()]
-    target = math.floor(100 * TARGET_SHARE * max(finals)) / 100
+    target = (asked.target_accuracy if asked else None) or _target(runs.values())
     arms = [_arm(by_arm[name], every, rounds, target) for name, every in runs.items()]
     arms = sorted(_mark_frontier(arms), key=lambda arm: _order(arm.rule, arm.name))
+    settings = _shared([found[0].settings for found in by_arm.values()])
+    point = reference(arms, settings.get("data"))
     return Summary(
         study=rows[0].study,
         unit=rows[0].energy_unit,
@@ -56,10 +74,21 @@ def _summarise(rows: Sequence[Row]) -> Summary:
         seeds=tuple(sorted({row.seed for row in rows})),
         clients=len({client.partition for row in rows for client in row.clients}),
         target=target,
-        settings=_shared([found[0].settings for found in by_arm.values()]),
+        settings=settings,
         arms=tuple(arms),
         comparisons=_comparisons(arms, {name: found[0] for name, found in by_arm.items()}),
+        questions=asked,
+        chosen=chosen,
+        answers=answers(asked, arms, point) if asked else (),
+        reference=point,
+        volumes=volumes(arms, point),
     )
+
+
+def _target(arms: Iterable[Sequence[Run]]) -> float:
+    """An accuracy that an arm reaches: 95 % of the best mean over the last rounds, rounded down to a percent."""
+    last = [[fmean(run.accuracy[-EVALUATIONS:]) for run in _finished(every)] for every in arms]
+    return math.floor(100 * TARGET_SHARE * max(map(fmean, last))) / 100
 
 
 def _runs(rows: Sequence[Row]) -> tuple[Run, ...]:
@@ -84,11 +113,12 @@ def _run(rows: Sequence[Row]) -> Run:
         energy=tuple(accumulate(uplink_energy(row) for row in rows)),
         downlink=math.fsum(downlink_energy(row) for row in rows),
         by_term=_by_term(rows),
-        bytes_up=sum(client.bytes_up for client in clients),
+        sent=tuple(accumulate(sum(client.bytes_up for client in row.clients) for row in rows)),
         bytes_down=sum(client.bytes_down for client in clients),
         kept=sum(sum(client.kept_by_tensor) for client in clients),
         parameters=sum(client.parameters or 0 for client in clients) if known else None,
         replies=len(clients),
+        worst_client=worst_client(rows),
     )
 
 
@@ -120,8 +150,6 @@ def _arm(rows: Sequence[Row], every: Sequence[Run], rounds: int, target: float) 
     runs, row = _finished(every), rows[0]
     seeds = {run.seed for run in runs}
     finished = [one for one in rows if one.seed in seeds]
-    reached = [energy_to(run.energy, run.accuracy, target) for run in runs]
-    spent = [energy for energy in reached if energy is not None]
     parameters = sum(run.parameters or 0 for run in runs)
     return Arm(
         name=row.arm,
@@ -135,12 +163,24 @@ def _arm(rows: Sequence[Row], every: Sequence[Run], rounds: int, target: float) 
         bytes_up=interval([run.bytes_up for run in runs]),
         kept=interval([run.kept for run in runs]),
         kept_share=sum(run.kept for run in runs) / parameters if parameters else None,
-        to_target=interval(spent) if spent else None,
+        to_target=reached(runs, target),
         on_frontier=False,
         curve=_curve(runs),
         measured=measured(finished),
         fairness=fairness(finished),
     )
+
+
+def reached(runs: Sequence[Run], accuracy: float) -> Reached:
+    """What the runs of an arm spend until they reach an accuracy."""
+    found = [crossing(run.accuracy, accuracy) for run in runs]
+    places = [-1 if place is None else place for place in found]  # what was spent in all bounds it from below
+    energy = interval([run.energy[place] for run, place in zip(runs, places, strict=True)])
+    sent = interval([run.sent[place] for run, place in zip(runs, places, strict=True)])
+    count = sum(place is not None for place in found)
+    if count < len(runs):
+        energy, sent = (msgspec.structs.replace(each, low=None, high=None) for each in (energy, sent))
+    return Reached(seeds=count, of=len(runs), energy=energy, sent=sent)
 
 
 def _curve(runs: Sequence[Run]) -> tuple[Point, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from joulewise.answers_table import chosen, primary
 from joulewise.fairness_table import fairness
 from joulewise.ledger import TERMS
 from joulewise.measured import Measured
@@ -12,6 +13,7 @@ from joulewise.meters import Reading
 from joulewise.notation import Scale, bytes_scale, counted, energy_unit, exponent_of, number, percent, scaled
 from joulewise.outcomes import Arm, Comparison, Summary
 from joulewise.pareto import SEEDS_FOR_A_CLAIM, Interval
+from joulewise.questions import Questions
 from joulewise.results import Row
 from joulewise.summary import summary
 from joulewise.tabular import NONE, Table
@@ -19,15 +21,19 @@ from joulewise.tabular import NONE, Table
 SHOWN_NOTES = 6
 
 
-def table(rows: Iterable[Row]) -> tuple[Table, ...]:
-    """The table of each study in the rows, one line for each arm; what it means for the clients, and what was measured.
+def table(rows: Iterable[Row], named: Iterable[Questions] = ()) -> tuple[Table, ...]:
+    """The tables of each study in the rows: one line for each arm, and what there is beside it.
 
-    The last two are there where rows know the clients' accuracies, and where something was measured.
+    That is what was chosen on selection seeds and the primary comparisons, where the study named them beforehand; what
+    it means for the clients, where rows know their accuracies; and what was measured, where something was.
 
     Raises:
         OutputError: as `summary`.
     """
-    every = ((tabulate(found), fairness(found), measured(found)) for found in summary(rows))
+    every = (
+        (tabulate(found), chosen(found), primary(found), fairness(found), measured(found))
+        for found in summary(rows, named)
+    )
     return tuple(one for made in every for one in made if one is not None)
 
 
@@ -40,7 +46,7 @@ def tabulate(found: Summary) -> Table:
             "Arm",
             "Final accuracy (%)",
             f"{energy_name(found, 'Uplink energy')} ({energy.name})",
-            f"Energy to {100 * found.target:.0f} % accuracy ({energy.name})",
+            f"Energy to {100 * found.target:g} % accuracy ({energy.name})",
             f"Uplink per client and round ({up.name})",
             f"Downlink per client and round ({down.name})",
             "Kept (%)",
@@ -266,11 +272,10 @@ def _line(arm: Arm, energy: Scale, up: Scale, down: Scale) -> tuple[str, ...]:
 
 
 def _to_target(arm: Arm, energy: Scale) -> str:
-    if arm.to_target is None:
-        return "not reached"
-    if arm.to_target.seeds < len(arm.runs):
-        return f"{number(arm.to_target.mean / energy.divisor)} ({arm.to_target.seeds} of {len(arm.runs)} seeds)"
-    return scaled(arm.to_target, energy)
+    found = arm.to_target
+    if found.everywhere:
+        return scaled(found.energy, energy)
+    return f"over {number(found.energy.mean / energy.divisor)} ({found.seeds} of {found.of})"
 
 
 def _notes(found: Summary) -> tuple[str, ...]:
@@ -283,7 +288,14 @@ def _notes(found: Summary) -> tuple[str, ...]:
     if len(seeds) > 1:
         counts = "; ".join(f"{arm.name}: {len(arm.runs)}" for arm in found.arms)
         notes.append(f"Not every arm has finished the same seeds. Seeds finished: {counts}.")
+    if not all(arm.to_target.everywhere for arm in found.arms):
+        notes.append(
+            f"over E (k of n): {100 * found.target:g} % is reached in k of n seeds; the others would have to spend "
+            "more than they did, so that the mean is over E."
+        )
     notes.append("Energies are totals over all rounds and clients.")
+    if found.answers:
+        notes.append("Descriptive: what the study was to find out is in the table of primary comparisons.")
     if found.unit == "relative":
         notes.append("Relative energy compares arms with each other; it is no physical unit.")
     return tuple(notes)
