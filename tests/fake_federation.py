@@ -1,8 +1,9 @@
 """A federation that trains nothing: each round depends on all rounds before, and it misbehaves on demand.
 
 The environment variable FAKE_FEDERATION holds JSON: ``delay`` seconds per round, ``blind`` for no
-checkpoints, ``diverge`` for the name of a rule whose third round gives NaN, and numbers of rounds: ``fail``
-raises an error of joulewise, ``crash`` another one, ``die`` ends the process.
+checkpoints, ``diverge`` for the name of a rule whose third round gives NaN, ``diverge_rate`` for a learning
+rate with which it does, and numbers of rounds: ``fail`` raises an error of joulewise, ``crash`` another one,
+``die`` ends the process.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def federate(
     for number in range(first, arm.rounds + 1):
         time.sleep(orders.get("delay", 0))
         _misbehave(orders, number)
-        if number == 3 and type(arm.compressor.rule).__name__ == orders.get("diverge"):
+        wild = type(arm.compressor.rule).__name__ == orders.get("diverge")
+        if number == 3 and (wild or arm.training.learning_rate == orders.get("diverge_rate")):
             raise UpdateError("round 3, client 1: the update holds NaN or infinity in tensor 'w'")
         state = (state * 1.7 + seed + number) % 97
         checkpoint = None if orders.get("blind") else {"round": np.array(number), "model/state": np.array(state)}

@@ -2,17 +2,20 @@
 
 # ruff: noqa: E501 (messages stand as a user reads them)
 
+import dataclasses
+import json
+
 import msgspec
 import pytest
 from fake_federation import federate
 
 from joulewise import questions, rowfile
 from joulewise.choices import Choice
-from joulewise.errors import OutputError, StudyError
+from joulewise.errors import FederationError, OutputError, StudyError
 from joulewise.results import Row
 from joulewise.rules import CWMP, Density
 from joulewise.runs import rounds_of, run
-from joulewise.study import Study, load, questions_of
+from joulewise.study import Study, expand, load, questions_of
 
 STUDY = """
 name = "small"
@@ -161,6 +164,77 @@ def test_every_arm_runs_with_the_selection_seeds_first_and_the_questions_are_the
     assert [row.seed for row in found[::20]] == [100, 0, 1]
     assert len(found) == rounds_of(study) == 3 * 5 * 4
     assert len(rowfile.read(tmp_path / "out")) == len(found)
+
+
+CHOSEN = STUDY + TUNED
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """Federations whose accuracy is their learning rate, higher on seeds to report on where it is low."""
+    made = []
+
+    def federate_at(arm, seed, **rest):
+        made.append((arm.name, seed))
+        rate = arm.training.learning_rate
+        for outcome in federate(arm, seed, **rest):
+            server = msgspec.structs.replace(outcome.server, accuracy=rate if seed >= 100 else 1 - rate)
+            yield dataclasses.replace(outcome, server=server)
+
+    return made, federate_at
+
+
+def test_only_chosen_arms_run_with_the_seeds_to_report_on(read, tmp_path, rates):
+    made, federate_at = rates
+    study = read(CHOSEN)
+    found = list(run(study, tmp_path / "out", federate=federate_at))
+    asked = questions_of(study)
+    best = {max(group, key=lambda name: float(name.rpartition("learning_rate=")[2])) for group in asked.groups}
+    assert {arm for arm, seed in made if seed in asked.selection_seeds} == {
+        arm for each in asked.groups for arm in each
+    }
+    assert {arm for arm, seed in made if seed in asked.seeds} == best
+    assert len(best) < len(expand(study))
+    assert len(found) == rounds_of(study) == len(made) * 4
+    made.clear()
+    assert len(list(run(study, tmp_path / "out", federate=federate_at))) == len(found)
+    assert made == []
+
+
+@pytest.mark.parametrize("rows", [3, 30, 61])
+def test_a_run_that_chooses_goes_on_to_the_same_rows(read, tmp_path, rates, rows):
+    _, federate_at = rates
+    study = read(CHOSEN)
+    whole = list(run(study, tmp_path / "whole", federate=federate_at))
+    assert rows < len(whole)
+    part = run(study, tmp_path / "part", federate=federate_at)
+    for _ in range(rows):
+        next(part)
+    part.close()
+    with pytest.raises(
+        OutputError, match=rf"part holds {rows} of {len(whole)} rows of this study; go on with --resume"
+    ):
+        next(run(study, tmp_path / "part", federate=federate_at))
+    found = list(run(study, tmp_path / "part", federate=federate_at, resume=True))
+
+    def key(row):
+        return row.arm, row.seed, row.round
+
+    assert [key(row) for row in found] == [key(row) for row in whole]
+    assert [key(row) for row in rowfile.read(tmp_path / "part")] == [key(row) for row in whole]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_alternative_that_diverges_is_not_chosen_and_the_others_go_on(read, tmp_path, jobs, monkeypatch):
+    monkeypatch.setenv("FAKE_FEDERATION", json.dumps({"diverge_rate": 0.1}))
+    study = read(CHOSEN)
+    rows = []
+    with pytest.raises(FederationError, match="18 of 46 runs diverged, first Dense"):
+        rows.extend(run(study, tmp_path / "out", federate=federate, jobs=jobs))
+    found = rowfile.read(tmp_path / "out")
+    reported = [row for row in found if row.seed in study.seeds]
+    assert {row.settings["learning_rate"] for row in reported} == {0.05}
+    assert len({row.arm for row in reported}) == len(questions_of(study).groups)
 
 
 def test_what_is_named_afterwards_is_not_beforehand(read, tmp_path):

@@ -23,17 +23,35 @@ def choose(rows: Sequence[Row], questions: Questions) -> tuple[tuple[Row, ...], 
     selection = set(questions.selection_seeds)
     if not selection:
         return tuple(rows), ()
-    rounds = max(row.round for row in rows)
-    finals = {(row.arm, row.seed): row.server.accuracy for row in rows if row.round == rounds}
-    chosen = tuple(_choose(group, questions, finals) for group in questions.groups if len(group) > 1)
-    dropped = {one.arm for each in chosen for one in each.candidates} - {each.arm for each in chosen}
-    left = tuple(row for row in rows if row.seed not in selection and row.arm not in dropped)
+    chosen = _chosen(rows, questions)
+    losers = _losers(chosen)
+    left = tuple(row for row in rows if row.seed not in selection and row.arm not in losers)
     if not left:
         raise OutputError(
             f"study {questions.study!r} has no rows to report on yet, only some to choose arms on; go on with "
             "joulewise run --resume"
         )
     return left, chosen
+
+
+def dropped(rows: Sequence[Row], questions: Questions) -> frozenset[str]:
+    """Names of the arms that were not chosen, which no other seed has to run with.
+
+    Args:
+        rows: those of the selection seeds are looked at, which must be finished as far as they will be.
+        questions: what the study named beforehand.
+    """
+    return _losers(_chosen(rows, questions))
+
+
+def _losers(chosen: Sequence[Chosen]) -> frozenset[str]:
+    return frozenset({one.arm for each in chosen for one in each.candidates} - {each.arm for each in chosen})
+
+
+def _chosen(rows: Sequence[Row], questions: Questions) -> tuple[Chosen, ...]:
+    rounds = max((row.round for row in rows), default=0)
+    finals = {(row.arm, row.seed): row.server.accuracy for row in rows if row.round == rounds}
+    return tuple(_choose(group, questions, finals) for group in questions.groups if len(group) > 1)
 
 
 def _choose(group: Sequence[str], questions: Questions, finals: Mapping[tuple[str, int], float]) -> Chosen:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from joulewise import checkpoints, metering, questions, rowfile, workers
+from joulewise import checkpoints, choosing, metering, questions, rowfile, workers
 from joulewise.devices import describe, load_device
 from joulewise.errors import FederationError, OutputError
 from joulewise.flower.app import Compute, Engine
 from joulewise.flower.app import federate as federate_with_flower
 from joulewise.meters import Meter
+from joulewise.questions import Questions
 from joulewise.results import Row
 from joulewise.study import Study, expand, questions_of
 from joulewise.task import Diverged, Federate, Setup, Task, origin_of, perform
@@ -46,7 +47,8 @@ def run(  # noqa: PLR0913 (each is an option of the command)
     A folder holds ``study.json``, ``devices.json``, ``rows.jsonl``, ``analysis.json`` where the study names what it is
     to find out and, while the study is not finished, ``checkpoints/``. With `resume`, each arm and seed goes on after
     its last checkpoint; the rows are those of a run that was never stopped, apart from their ``timing`` and what
-    meters measured. A finished study yields its rows and does nothing else.
+    meters measured. A finished study yields its rows and does nothing else. Where arms are chosen on selection seeds,
+    all arms run with these first, and with the others those that were chosen.
 
     Args:
         study: what to run.
@@ -72,22 +74,45 @@ def run(  # noqa: PLR0913 (each is an option of the command)
         _claim(folder, study)
         origin = origin_of(study.training.threads, compute)
         setup = Setup(study.name, folder, engine, compute, federate, origin, tuple(meters))
-        left, kept = _prepare(tasks, setup, resume)
+        asked = questions_of(study)
+        left, kept = _prepare(tasks, setup, None if resume else rounds_of(study), asked)
         if left and any(row.origin != origin for row in kept):
             _log.warning(
                 "%s: its rows come from another version, commit or machine; bits may differ from here on", folder
             )
         yield from kept
-        diverged = []
-        with contextlib.closing(_performed(left, setup, jobs)) as items:  # No worker outlives a run that was stopped.
-            for item in items:
-                if isinstance(item, Diverged):
-                    diverged.append(item)
-                else:
-                    yield item
+        attempted, diverged = 0, list[Diverged]()
+        for stage in _stages(left, setup, asked):
+            attempted += len(stage)
+            diverged += yield from _run_stage(stage, setup, jobs)
         if diverged:
-            raise _divergence(diverged, len(tasks), folder)
+            raise _divergence(diverged, attempted, folder)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _stages(left: Sequence[Task], setup: Setup, asked: Questions | None) -> Iterator[list[Task]]:
+    """The tasks of the selection seeds; once these are done, those of the arms that were chosen."""
+    if asked is None or not asked.selection_seeds:
+        yield list(left)
+        return
+    yield [task for task in left if task.seed in asked.selection_seeds]
+    yield _reported(left, rowfile.read(setup.rows), asked)
+
+
+def _reported(left: Sequence[Task], rows: Sequence[Row], asked: Questions) -> list[Task]:
+    dropped = choosing.dropped(rows, asked)
+    return [task for task in left if task.seed not in asked.selection_seeds and task.arm.name not in dropped]
+
+
+def _run_stage(tasks: Sequence[Task], setup: Setup, jobs: int) -> Generator[Row, None, list[Diverged]]:
+    diverged = []
+    with contextlib.closing(_performed(tasks, setup, jobs)) as items:  # No worker outlives a run that was stopped.
+        for item in items:
+            if isinstance(item, Diverged):
+                diverged.append(item)
+            else:
+                yield item
+    return diverged
 
 
 def _performed(tasks: Sequence[Task], setup: Setup, jobs: int) -> Generator[Row | Diverged, None, None]:
@@ -106,8 +131,12 @@ def _divergence(diverged: Sequence[Diverged], tasks: int, folder: Path) -> Feder
 
 
 def rounds_of(study: Study) -> int:
-    """Number of rows of a finished study."""
-    return len(_tasks(study)) * study.rounds
+    """Number of rows of a finished study, in which no training diverges."""
+    asked = questions_of(study)
+    if asked is None or not asked.selection_seeds:
+        return len(_tasks(study)) * study.rounds
+    arms = sum(len(group) for group in asked.groups)
+    return (arms * len(asked.selection_seeds) + len(asked.groups) * len(asked.seeds)) * study.rounds
 
 
 def _tasks(study: Study) -> tuple[Task, ...]:
@@ -211,20 +240,34 @@ def _write(path: Path, content: bytes) -> None:
 # ---------------------------------------------------------------- going on
 
 
-def _prepare(tasks: Sequence[Task], setup: Setup, resume: bool) -> tuple[list[Task], list[Row]]:
+def _prepare(
+    tasks: Sequence[Task], setup: Setup, expected: int | None, asked: Questions | None
+) -> tuple[list[Task], list[Row]]:
+    """The tasks that are not finished, chosen or not, and the rows of all others and of what can go on.
+
+    With a number of `expected` rows the folder must hold all of them, or none.
+    """
     rows = rowfile.read(setup.rows) if setup.rows.exists() else ()
     made = _rounds(tasks, rows, setup.out)
     finished = {key for key, rounds in made.items() if rounds == list(range(1, tasks[0].arm.rounds + 1))}
-    if rows and not resume and len(finished) < len(tasks):
+    missing = [task for task in tasks if _key(task) not in finished]
+    if rows and expected is not None and _wanted(missing, rows, asked):
         raise OutputError(
-            f"{setup.out} holds {len(rows)} of {len(tasks) * tasks[0].arm.rounds} rows of this study; "
-            "go on with --resume, or give another --out"
+            f"{setup.out} holds {len(rows)} of {expected} rows of this study; go on with --resume, or give another "
+            "--out"
         )
-    left = [_going_on(task, made[_key(task)], setup.out) for task in tasks if _key(task) not in finished]
+    left = [_going_on(task, made[_key(task)], setup.out) for task in missing]
     last = {_key(task): task.done for task in left}
     if rows:
         rowfile.keep(setup.rows, lambda row: row.round <= last.get((row.arm, row.seed), row.round))
     return left, [row for row in rows if row.round <= last.get((row.arm, row.seed), row.round)]
+
+
+def _wanted(missing: Sequence[Task], rows: Sequence[Row], asked: Questions | None) -> bool:
+    """Whether there is anything to do yet: arms that were not chosen need nothing but the selection seeds."""
+    if asked is None or not asked.selection_seeds:
+        return bool(missing)
+    return any(task.seed in asked.selection_seeds for task in missing) or bool(_reported(missing, rows, asked))
 
 
 def _key(task: Task) -> tuple[str, int]:
