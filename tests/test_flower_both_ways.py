@@ -83,7 +83,6 @@ def test_where_receivers_are_counted_cheap_links_are_preferred_less():
         outcomes = list(federate(fleet_arm(OnePrice(budget_j=0.0003, counts=each), rounds=4), 4))
         kept = [[sum(client.kept_by_tensor) for client in outcome.clients] for outcome in outcomes[1:]]
         times.append(sum(sum(row[:2]) for row in kept) / max(1, sum(sum(row[2:]) for row in kept)))
-        print(each, kept, books_of(outcomes[-1]))
     assert 1 < times[1] < times[0]
 
 

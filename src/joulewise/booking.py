@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from joulewise.allocations import Allocation, EqualCount, EqualJoules, OnePrice
 from joulewise.claims import Known, checked
 from joulewise.errors import FederationError, PayloadError
+from joulewise.reception import likeness_of, union_of
 from joulewise.rules import Budget, Joules
 
 FURTHEST = 64.0
@@ -31,6 +34,9 @@ class Books:
         awaited_j: what receivers are expected to pay for the masks of the round under way, where that is counted.
         predicted_j: the same of all rounds before it.
         received_j: what they have paid for these: part of `spent_j`.
+        likeness: of the masks of the last round whose union was seen, see `joulewise.reception.Reception`; 0, as if
+            they were independent, before there is one.
+        overlap: that union over the one of independent masks.
     """
 
     price: float | None = None
@@ -42,6 +48,8 @@ class Books:
     awaited_j: float = 0.0
     predicted_j: float = 0.0
     received_j: float = 0.0
+    likeness: float = 0.0
+    overlap: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,7 @@ def book(
 
     Example:
         >>> known = {4: Known(100, dense_j=50.0, wanted_j=8.0), 9: Known(300, dense_j=50.0, wanted_j=32.0)}
+        >>> from joulewise.fleet import hand_out
         >>> rule, books = OnePrice(budget_j=10.0, control="ascent"), Books(price=1.0)
         >>> orders, books = hand_out(rule, books, known)
         >>> book(rule, books, orders, {4: 2.0, 9: 8.0}, known)
@@ -99,6 +108,7 @@ def book(
     spent = math.fsum(_counted(client, spent_j.get(client), orders, sound) for client in {**orders, **spent_j})
     received = 0.0
     if counts_both(allocation):
+        books = _alike(books, orders, spent_j, sound, union)
         received = books.awaited_j if union is None else union * receiving_j(sound.values(), len(orders))
     after = replace(
         books,
@@ -115,6 +125,23 @@ def book(
     if books.price is None:
         return replace(after, price=_first_price(heard))
     return _moved(allocation, after, books.price, orders, heard)
+
+
+def _alike(
+    books: Books,
+    orders: Mapping[int, Order],
+    spent_j: Mapping[int, float],
+    known: Mapping[int, Known],
+    union: float | None,
+) -> Books:
+    """With how alike the masks were that came; as before where nobody knows their union, or none was used."""
+    heard = {client: each.dense_j for client, each in known.items() if client in spent_j}
+    kept = [_counted(k, spent_j[k], orders, known) / dense_j for k, dense_j in heard.items()]
+    if not union or not any(kept):
+        return books
+    densities = np.minimum(1.0, np.array(kept))
+    overlap = min(1.0, max(float(densities.max()), union) / union_of(densities))
+    return replace(books, likeness=likeness_of(densities, union), overlap=overlap)
 
 
 def _counted(client: int, claim: float | None, orders: Mapping[int, Order], known: Mapping[int, Known]) -> float:

@@ -15,9 +15,11 @@ from joulewise.reception import STEPS, Reception
 
 Floats = npt.NDArray[np.float64]
 
-UNSENT = np.linspace(0.0, 1.0, 33) ** 2
-"""Shares of the coordinates that nobody keeps at which a division is tried: finer where nearly everything is sent, for
-there a price changes most with them."""
+ALONE = np.append(0.0, np.geomspace(1e-4, 1.0, 28))
+"""Chances that nobody else keeps a coordinate, for a client that keeps hardly any, at which a division is tried."""
+
+NEAR = 1e-12
+"""How close the logarithm of the price is brought."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,21 +39,22 @@ class BothWays:
     downlink_j: float
 
 
-def one_price_both_ways(
+def one_price_both_ways(  # noqa: PLR0913, PLR0917 (the parts of one question)
     curves: Sequence[Curve],
     weights: Sequence[float],
     exponent: int,
     budget_j: float,
     reception: Reception,
     least_j: Floats | None = None,
+    tried: Floats = ALONE,
 ) -> BothWays:
     """Divide a budget for uplinks and downlink so that the last joule of every client buys as much.
 
-    A coordinate more of client k costs its own c_k, and what receivers pay if nobody else keeps it. That is ``1 + R/D_k
-    prod_{j != k} (1 - q_j)`` times c_k, with R what receiving everything costs and D_k what sending everything does: so
-    a curve with its prices divided by this is the one of both directions. The share u of coordinates that nobody keeps
-    is the same for all clients, and the product is ``u / (1 - q_k)``; for each of 33 shares u the budget fixes the
-    price, and the division of the most value is taken (docs/theory.md, "Both directions in the price").
+    A coordinate more of client k costs its own c_k, and what receivers pay if nobody else keeps it: with R what
+    receiving everything costs and D_k what sending everything does, ``1 + R/D_k (u / (1 - q_k))^(1 + h)`` times c_k. So
+    a curve with its prices divided by this is the one of both directions. What all clients have in common is u, the
+    share of coordinates that nobody keeps: for each of 29 amounts of ``u^(1 + h)`` the budget fixes the price, and the
+    division of the most value is taken (docs/theory.md, "Both directions in the price").
 
     Args:
         curves: of each client, of its uplink; one without points or weight gets its least.
@@ -60,6 +63,7 @@ def one_price_both_ways(
         budget_j: of all uplinks and the downlink together.
         reception: what masks cost both ways.
         least_j: float64[K], what each client gets at least; the budget must pay for that. None for nothing.
+        tried: amounts of ``u^(1 + h)``.
 
     Returns:
         The division. Uplinks and predicted downlink together are never above the budget, and are the budget where the
@@ -85,8 +89,8 @@ def one_price_both_ways(
     if reception.total_j(every) <= budget_j:
         return BothWays(0.0, every, value_of(curves, scales, every), reception.downlink_j(every))
     best = BothWays(0.0, least, -math.inf, 0.0)
-    for unsent in UNSENT.tolist() if reception.receiving_j else [0.0]:
-        own = table.dearer(_ratios(table, reception, unsent))
+    for alone in tried.tolist() if reception.receiving_j else [0.0]:
+        own = table.dearer(_ratios(table, reception, alone))
         price, energies = _reaching(own, reception, budget_j, least)
         value = value_of(curves, scales, energies)
         if value > best.value:
@@ -94,11 +98,13 @@ def one_price_both_ways(
     return best
 
 
-def _ratios(table: Table, reception: Reception, unsent: float) -> Floats:
+def _ratios(table: Table, reception: Reception, alone: float) -> Floats:
     """What a coordinate costs everybody over what it costs its sender, at each point of each curve: float64[K, m]."""
-    others = 1.0 - np.minimum(1.0, np.exp(table.y) / reception.dense_j[:, None])
-    alone = np.minimum(1.0, unsent / np.maximum(others, np.finfo(np.float64).tiny))
-    return np.asarray(1.0 + (reception.receiving_j / reception.dense_j)[:, None] * alone, np.float64)
+    densities = np.minimum(1.0 - 1e-15, np.exp(table.y) / reception.dense_j[:, None])
+    with np.errstate(over="ignore"):
+        odds = np.exp(-(1.0 + reception.likeness) * np.log1p(-densities))
+    chances = np.minimum(1.0, alone * odds) if alone else np.zeros_like(odds)
+    return np.asarray(1.0 + (reception.receiving_j / reception.dense_j)[:, None] * chances, np.float64)
 
 
 def _reaching(table: Table, reception: Reception, budget_j: float, least: Floats) -> tuple[float, Floats]:
@@ -107,7 +113,7 @@ def _reaching(table: Table, reception: Reception, budget_j: float, least: Floats
     most = reception.dense_j
     for _ in range(STEPS):
         middle = 0.5 * (low + high)
-        if not low < middle < high:
+        if high - low < NEAR:
             break
         fits = reception.total_j(np.maximum(np.minimum(table.at(middle), most), least)) <= budget_j
         low, high = (middle, high) if fits else (low, middle)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from joulewise.allocations import Allocation as Allocation
 from joulewise.allocations import EqualCount as EqualCount
@@ -27,7 +28,7 @@ from joulewise.booking import Order as Order
 from joulewise.booking import book as book
 from joulewise.booking import budget_of, receiving_j, weights_of
 from joulewise.booking import counts_both as counts_both
-from joulewise.bothways import one_price_both_ways
+from joulewise.bothways import ALONE, one_price_both_ways
 from joulewise.claims import Known as Known
 from joulewise.claims import checked as checked
 from joulewise.curves import Curve
@@ -35,6 +36,11 @@ from joulewise.curvetable import within
 from joulewise.errors import FederationError
 from joulewise.reception import Reception
 from joulewise.rules import Density, Joules
+
+Floats = npt.NDArray[np.float64]
+
+SETTLING = 4
+"""Times that a division is made to see how alike its masks would be."""
 
 # ---------------------------------------------------------------- before a round
 
@@ -78,7 +84,7 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
     if not counted:
         return orders, books
     budget_j = budget_of(allocation, counted)
-    reception = _reception(allocation, counted, len(known))
+    reception = _reception(allocation, books, counted, len(known))
     if reception is not None:
         shared, books = _both_ways(allocation, books, counted, budget_j, reception)
         awaited_j = books.awaited_j + reception.receiving_j * (density or 0.0) * len(orders)
@@ -102,7 +108,9 @@ def _first_density(allocation: EqualJoules | OnePrice, clients: int) -> float | 
     return allocation.share / clients
 
 
-def _reception(allocation: EqualJoules | OnePrice, known: Mapping[int, Known | None], clients: int) -> Reception | None:
+def _reception(
+    allocation: EqualJoules | OnePrice, books: Books, known: Mapping[int, Known | None], clients: int
+) -> Reception | None:
     """What masks cost both ways, clients that are not known taken to be like the others; None where it is not counted.
 
     Of a fleet of which nothing is known, or whose devices price no downlink, there is the uplink alone.
@@ -113,7 +121,7 @@ def _reception(allocation: EqualJoules | OnePrice, known: Mapping[int, Known | N
         return None
     usual = math.fsum(each.dense_j for each in there) / len(there)
     dense = np.array([usual if each is None else each.dense_j for each in known.values()])
-    return Reception(dense, receiving)
+    return Reception(dense, receiving, books.likeness)
 
 
 def _both_ways(
@@ -123,21 +131,39 @@ def _both_ways(
     budget_j: float,
     reception: Reception,
 ) -> tuple[dict[int, Order], Books]:
+    """A division at which masks are as alike as they then would be, by how their unions came out before."""
+    for _ in range(SETTLING if books.overlap < 1 else 0):
+        _, energies = _divided(allocation, known, budget_j, reception, ALONE[::4])
+        reception = reception.again(energies, books.overlap)
+    price, energies = _divided(allocation, known, budget_j, reception, ALONE)
+    if books.overlap < 1:
+        reception = reception.again(energies, books.overlap)
+        energies = reception.between(np.zeros_like(energies), energies, budget_j)
+    price = books.price if price is None else price
+    books = replace(books, price=price, awaited_j=reception.downlink_j(energies))
+    return _capped(known, energies.tolist()), books
+
+
+def _divided(
+    allocation: EqualJoules | OnePrice,
+    known: Mapping[int, Known | None],
+    budget_j: float,
+    reception: Reception,
+    tried: Floats,
+) -> tuple[float | None, Floats]:
     """In equal parts, or at one price: then those without a curve have theirs, and all alike what curves leave."""
-    energies = equal = reception.raised(np.zeros(len(known)), budget_j)
+    equal = reception.raised(np.zeros(len(known)), budget_j)
     curves = [None if each is None else each.curve for each in known.values()]
     weights, exponent = weights_of(known)
-    if isinstance(allocation, OnePrice) and any(
-        weights[k] for k, c in zip(known, curves, strict=True) if c is not None
-    ):
-        none = Curve(np.empty(0), np.empty(0))
-        each = [curve or none for curve in curves]
-        most = np.array([curve.energies_j.max(initial=0.0) for curve in each])
-        floors = np.where([c is None for c in curves], equal, np.minimum(allocation.least_share * equal, most))
-        found = one_price_both_ways(each, list(weights.values()), exponent, budget_j, reception, floors)
-        books = replace(books, price=found.price)
-        energies = reception.raised(found.energies_j, budget_j)
-    return _capped(known, energies.tolist()), replace(books, awaited_j=reception.downlink_j(energies))
+    heard = any(weight for weight, curve in zip(weights.values(), curves, strict=True) if curve is not None)
+    if not isinstance(allocation, OnePrice) or not heard:
+        return None, equal
+    none = Curve(np.empty(0), np.empty(0))
+    each = [curve or none for curve in curves]
+    most = np.array([curve.energies_j.max(initial=0.0) for curve in each])
+    floors = np.where([c is None for c in curves], equal, np.minimum(allocation.least_share * equal, most))
+    found = one_price_both_ways(each, list(weights.values()), exponent, budget_j, reception, floors, tried)
+    return found.price, reception.raised(found.energies_j, budget_j)
 
 
 def _capped(clients: Mapping[int, Known | None], energies_j: list[float]) -> dict[int, Order]:
