@@ -36,7 +36,7 @@ class Books:
         received_j: what they have paid for these: part of `spent_j`.
         likeness: of the masks of the last round whose union was seen, see `joulewise.reception.Reception`; 0, as if
             they were independent, before there is one.
-        overlap: that union over the one of independent masks.
+        overlap: that union over the one of independent masks; where it falls, the middle between the one before and it.
     """
 
     price: float | None = None
@@ -141,6 +141,8 @@ def _alike(
         return books
     densities = np.minimum(1.0, np.array(kept))
     overlap = min(1.0, max(float(densities.max()), union) / union_of(densities))
+    # Down by halves, up at once: what is taken for too little is paid for by receivers.
+    overlap = max(overlap, 0.5 * (books.overlap + overlap))
     return replace(books, likeness=likeness_of(densities, union), overlap=overlap)
 
 
