@@ -159,6 +159,21 @@ def test_where_receivers_pay_nearly_all_the_dear_link_keeps_as_much_as_the_cheap
     assert spreads[-1] < 1.01
 
 
+@pytest.mark.parametrize("likeness", [0.0, 30.0])
+def test_the_last_joule_of_both_directions_buys_every_client_as_much(likeness):
+    rng = np.random.default_rng(2)
+    prices, weights = np.array([1.0, 10.0, 10.0]), [0.6, 0.1, 0.3]
+    every = [smooth(rng, 600, price) for price in prices]
+    both = Reception(600 * prices, 1e6 * 600 * prices.sum(), likeness)
+    energies = one_price_both_ways(every, weights, 1, both.total_j(0.03 * both.dense_j), both).energies_j
+    q = energies / both.dense_j
+    assert q.max() > 2 * q.min() > 0
+    gains = [w * curve.price_at(energy) for w, curve, energy in zip(weights, every, energies.tolist(), strict=True)]
+    # What receivers pay for a coordinate is all that counts here.
+    bought = np.array(gains) * both.dense_j * (1 - q) ** (1 + likeness)
+    assert bought == pytest.approx(np.full(3, bought[0]), rel=0.05)
+
+
 # ---------------------------------------------------------------- how near the best
 
 
