@@ -78,9 +78,9 @@ def one_price_both_ways(  # noqa: PLR0913, PLR0917 (the parts of one question)
         ...     both = Reception(np.array([64.0, 256.0]), receiving_j)
         ...     budget_j = 32.0 + receiving_j / 4
         ...     found = one_price_both_ways([cheap, dear], [0.5, 0.5], 1, budget_j, both)
-        ...     (found.energies_j / both.dense_j).round(2).tolist()
-        [0.4, 0.03]
-        [0.13, 0.13]
+        ...     (found.energies_j / both.dense_j).round(3).tolist()
+        [0.4, 0.025]
+        [0.134, 0.134]
     """
     scales = scales_of(weights, len(curves)) ** exponent
     table = Table.of(curves, scales)

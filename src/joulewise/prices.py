@@ -139,7 +139,7 @@ def receive_j(
         >>> from joulewise.devices import load_device
         >>> layout = Layout.of({"fc.weight": np.ones((100, 100))})
         >>> [f"{receive_j(layout, load_device(name)):.3g}" for name in ("phone-lte-2021", "synthetic-link-10")]
-        ['0.00442', '0']
+        ['0.00444', '0']
     """
     if device.prices is not None:
         return 0.0
