@@ -362,12 +362,15 @@ def test_what_a_union_cost_too_much_is_taken_from_the_next_round():
     allocation, known = OnePrice(budget_j=90.0, counts="both"), known_fleet()
     orders, books = hand_out(allocation, Books(), known)
     spent = {k: order.budget.budget for k, order in orders.items()}
-    books = book(allocation, books, orders, spent, known, union=1.0)
+    books = replace(book(allocation, books, orders, spent, known, union=1.0), allowed_j=150.0, spent_j=160.0)
     assert (books.overlap, books.likeness) == (1.0, 0.0)
     debt = books.spent_j - books.allowed_j
-    assert debt > 0
+    assert debt == 10.0
     orders, _ = hand_out(allocation, books, known)
     assert counted(orders, known, 120.0) == pytest.approx(90.0 - debt)
+    deeper = replace(books, spent_j=books.spent_j + 1e6)
+    orders, _ = hand_out(allocation, deeper, known)
+    assert counted(orders, known, 120.0) == pytest.approx(45.0)
 
 
 def test_claims_of_receiving_that_cannot_be_are_refused():

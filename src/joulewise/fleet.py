@@ -86,8 +86,8 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
     budget_j = budget_of(allocation, counted)
     reception = _reception(allocation, books, counted, len(known))
     if reception is not None:
-        # A union may have cost more than foreseen: that is taken from the rounds after it.
-        budget_j = max(0.0, budget_j - max(0.0, books.spent_j - books.allowed_j))
+        # A union may have cost more than foreseen: that is taken from the rounds after it, none of which stands still.
+        budget_j -= min(0.5 * budget_j, max(0.0, books.spent_j - books.allowed_j))
         shared, books = _both_ways(allocation, books, counted, budget_j, reception)
         awaited_j = books.awaited_j + reception.receiving_j * (density or 0.0) * len(orders)
         books = replace(books, awaited_j=awaited_j)
