@@ -11,6 +11,10 @@ from joulewise import courses
 from joulewise.courses import Course
 from joulewise.errors import RuleError
 
+Counts = Literal["uplink", "both"]
+"""What a budget counts: what masks cost their senders; or also what all receivers pay for the coordinates that at
+least one mask keeps, each once, as a sparse downlink sends them."""
+
 MOST_J = 1e100
 """Budgets of many rounds can be added up without overflow."""
 
@@ -45,12 +49,15 @@ class EqualJoules(
 
     Args:
         budget_j: energy of all masks of a round together, in the unit of the costs.
-        share: the same as a share of what it costs that all clients of the round send everything.
+        share: the same as a share of what it costs that all clients of the round send everything; with
+            ``counts="both"`` that all send and all receive everything.
+        counts: what the budget counts, ``uplink`` or ``both``. What a client may spend is its uplink in any case.
         course: how the budget changes over the run; None: every round the same.
     """
 
     budget_j: float | None = None
     share: float | None = None
+    counts: Counts = "uplink"
     course: Course | None = None
 
     def __post_init__(self) -> None:
@@ -65,13 +72,16 @@ class OnePrice(
 
     Args:
         budget_j: energy of all masks of a round together, in the unit of the costs.
-        share: the same as a share of what it costs that all clients of the round send everything.
+        share: the same as a share of what it costs that all clients of the round send everything; with
+            ``counts="both"`` that all send and all receive everything.
         control: what fixes the price. ``curves``: the clients' energy-price curves, of this round or of an earlier
             one; every client may spend what its curve says, and the sum is the budget. ``ascent``: what clients wanted
             to spend at the last price; nobody sends a curve, and what is left of a round's budget goes to the next.
         step: with ascent, the price is multiplied by ``(wanted / target)^step`` after each round, and by less where
             that went too far before.
         least_share: each client may spend at least this share of an equal part of the budget, whatever it is worth.
+        counts: what the budget and the price count, ``uplink`` or ``both``; ``both`` needs curves. What a client may
+            spend is its uplink in any case.
         course: how the budget changes over the run; None: every round the same.
     """
 
@@ -80,6 +90,7 @@ class OnePrice(
     control: Literal["curves", "ascent"] = "curves"
     step: float = 0.5
     least_share: float = 0.0
+    counts: Counts = "uplink"
     course: Course | None = None
 
     def __post_init__(self) -> None:
@@ -89,6 +100,11 @@ class OnePrice(
             raise RuleError(
                 f"OnePrice(least_share) must be between 0 and 1, but is {self.least_share}: the floors of all clients "
                 "would exceed the budget"
+            )
+        if self.counts == "both" and self.control == "ascent":
+            raise RuleError(
+                "OnePrice(counts='both') needs the clients' curves to tell what receivers will pay, but control is "
+                "'ascent'; use control='curves', or counts='uplink'"
             )
         _check_course(self)
 

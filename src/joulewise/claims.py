@@ -24,6 +24,8 @@ class Known:
             ``Price``), whatever its cap was; with ``control="ascent"``, once it had a price.
         margin: value per joule of what its last mask kept last (`Curve.price_at` of what it may spend); with ascent,
             from which the first price follows.
+        receive_j: what receiving and writing every coordinate, each as one that changed, would cost it; 0 where its
+            device prices no downlink.
         exponent: p: 1 where values are magnitudes (CWMP), 2 where they are squares (Projection).
     """
 
@@ -33,6 +35,7 @@ class Known:
     wanted_j: float | None = None
     margin: float | None = None
     exponent: int = 1
+    receive_j: float = 0.0
 
 
 def checked(client: int, known: Known) -> Known:
@@ -54,6 +57,7 @@ def checked(client: int, known: Known) -> Known:
         ("examples", known.examples, 0 <= known.examples <= 2**53),
         ("dense_j", known.dense_j, 0 < known.dense_j <= MOST),
         ("wanted_j", known.wanted_j, known.wanted_j is None or 0 <= known.wanted_j <= MOST),
+        ("receive_j", known.receive_j, 0 <= known.receive_j <= MOST),
         ("margin", known.margin, known.margin is None or 0 <= known.margin <= MOST),
     ):
         if not fine:

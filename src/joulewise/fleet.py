@@ -3,73 +3,45 @@
     hand_out   before a round: an order for each client
     book       after it: what was spent, and where the price goes
 
-Both take the books of the run and give new ones. `joulewise.allotment` holds the divisions, `joulewise.curves` what
-clients say of their updates.
+Both take the books of the run and give new ones. `joulewise.booking` holds the books, `joulewise.allotment` and
+`joulewise.bothways` the divisions, `joulewise.curves` what clients say of their updates.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from joulewise.allocations import Allocation as Allocation
 from joulewise.allocations import EqualCount as EqualCount
 from joulewise.allocations import EqualJoules as EqualJoules
 from joulewise.allocations import OnePrice as OnePrice
-from joulewise.allocations import of_round, rounds_like_the_next
+from joulewise.allocations import of_round
 from joulewise.allotment import Allotment as Allotment
-from joulewise.allotment import equal_parts, in_proportion, within
+from joulewise.allotment import equal_parts, in_proportion
 from joulewise.allotment import one_price as one_price
+from joulewise.booking import Books as Books
+from joulewise.booking import Order as Order
+from joulewise.booking import book as book
+from joulewise.booking import budget_of, receiving_j, weights_of
+from joulewise.booking import counts_both as counts_both
+from joulewise.bothways import ALONE, one_price_both_ways
 from joulewise.claims import Known as Known
 from joulewise.claims import checked as checked
-from joulewise.errors import FederationError, PayloadError
-from joulewise.rules import Budget, Density, Joules
+from joulewise.curves import Curve
+from joulewise.curvetable import within
+from joulewise.errors import FederationError
+from joulewise.reception import Reception
+from joulewise.rules import Density, Joules
 
-FURTHEST = 64.0
-"""Times that the wanted energy may be off from the target, as far as one move of the price looks at it."""
-LEAST_GAIN, GROWTH = 1.0 / 64.0, 1.25
-"""Of a step of ascent: how small it may become, and how fast it grows again."""
+Floats = npt.NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True)
-class Books:
-    """What the server remembers of a run's energy.
-
-    Args:
-        price: weighted value that the last joule buys; None before there is one.
-        allowed_j: budgets of all rounds so far.
-        spent_j: what clients spent, each at most what it was allowed to.
-        rounds: how many.
-        gain: share of a step of ascent that is taken: halved where the last one went too far.
-        excess: ``log(wanted / target)`` at the last step.
-    """
-
-    price: float | None = None
-    allowed_j: float = 0.0
-    spent_j: float = 0.0
-    rounds: int = 0
-    gain: float = 1.0
-    excess: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What one client may do in a round.
-
-    A client keeps what the budget buys, and says at which energy it would have kept everything worth at least `price`.
-
-    Args:
-        budget: the cap, which an honest client never exceeds.
-        price: value per joule in the client's own terms, ``v / p_k^p``, at which it says what it wants; None for none,
-            then it says the margin of what it kept.
-    """
-
-    budget: Budget
-    price: float | None = None
-
+SETTLING = 4
+"""Times that a division is made to see how alike its masks would be."""
 
 # ---------------------------------------------------------------- before a round
 
@@ -79,6 +51,11 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
 
     Caps in joules together never exceed the budget of the round, and with ascent what is left of all rounds so far. A
     share of what sending everything costs cannot be told for a client that is not known yet: it gets that density.
+
+    With ``counts="both"`` caps and what receivers are predicted to pay for the union of the masks never exceed the
+    budget together; `Books.awaited_j` says how much of it that is. A client that is not known gets the density over the
+    number of clients, with which the union keeps within the share. Of a fleet of which nothing is known, a budget in
+    joules bounds the uplinks alone.
 
     Args:
         allocation: how joules are divided.
@@ -103,14 +80,21 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
     allocation = of_round(allocation, books.rounds)
     if isinstance(allocation, EqualCount):
         return {client: Order(Density(allocation.share)) for client in known}, books
-    orders = {}
-    if allocation.share is not None:
-        orders = {client: Order(Density(allocation.share)) for client, each in sound.items() if each is None}
+    orders, density = {}, _first_density(allocation, len(known))
+    if density is not None:
+        orders = {client: Order(Density(density)) for client, each in sound.items() if each is None}
     counted = {client: each for client, each in sound.items() if client not in orders}
     if not counted:
         return orders, books
-    budget_j = _budget(allocation, counted)
-    if isinstance(allocation, EqualJoules):
+    budget_j = budget_of(allocation, counted)
+    reception = _reception(allocation, books, counted, len(known))
+    if reception is not None:
+        # A union may have cost more than foreseen: that is taken from the rounds after it, none of which stands still.
+        budget_j -= min(0.5 * budget_j, max(0.0, books.spent_j - books.allowed_j))
+        shared, books = _both_ways(allocation, books, counted, budget_j, reception)
+        awaited_j = books.awaited_j + reception.receiving_j * (density or 0.0) * len(orders)
+        books = replace(books, awaited_j=awaited_j)
+    elif isinstance(allocation, EqualJoules):
         shared = _capped(counted, equal_parts(budget_j, _ceilings(counted)).tolist())
     elif allocation.control == "curves":
         shared, books = _by_curves(allocation, books, counted, budget_j)
@@ -119,11 +103,72 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
     return {client: (orders | shared)[client] for client in known}, books
 
 
-def _budget(allocation: EqualCount | EqualJoules | OnePrice, known: Mapping[int, Known | None]) -> float:
-    """Energy of a round, as far as it is known."""
-    if isinstance(allocation, EqualJoules | OnePrice) and allocation.budget_j is not None:
-        return allocation.budget_j
-    return (allocation.share or 0.0) * math.fsum(each.dense_j for each in known.values() if each is not None)
+def _first_density(allocation: EqualJoules | OnePrice, clients: int) -> float | None:
+    """What clients keep that are not known yet; None where they get joules.
+
+    Any of them may be the only one that keeps a coordinate: a share of what all receive buys each one in so many.
+    """
+    if allocation.share is None or not counts_both(allocation):
+        return allocation.share
+    return allocation.share / clients
+
+
+def _reception(
+    allocation: EqualJoules | OnePrice, books: Books, known: Mapping[int, Known | None], clients: int
+) -> Reception | None:
+    """What masks cost both ways, clients that are not known taken to be like the others; None where it is not counted.
+
+    Of a fleet of which nothing is known, or whose devices price no downlink, there is the uplink alone.
+    """
+    there = [each for each in known.values() if each is not None]
+    receiving = receiving_j(there, clients)
+    if not counts_both(allocation) or not receiving:
+        return None
+    usual = math.fsum(each.dense_j for each in there) / len(there)
+    dense = np.array([usual if each is None else each.dense_j for each in known.values()])
+    return Reception(dense, receiving, books.likeness)
+
+
+def _both_ways(
+    allocation: EqualJoules | OnePrice,
+    books: Books,
+    known: Mapping[int, Known | None],
+    budget_j: float,
+    reception: Reception,
+) -> tuple[dict[int, Order], Books]:
+    """A division at which masks are as alike as they then would be, by how their unions came out before."""
+    for _ in range(SETTLING if books.overlap < 1 else 0):
+        _, energies = _divided(allocation, known, budget_j, reception, ALONE[::4])
+        reception = reception.again(energies, books.overlap)
+    price, energies = _divided(allocation, known, budget_j, reception, ALONE)
+    if books.overlap < 1:
+        reception = reception.again(energies, books.overlap)
+        energies = reception.between(np.zeros_like(energies), energies, budget_j)
+    price = books.price if price is None else price
+    books = replace(books, price=price, awaited_j=reception.downlink_j(energies))
+    return _capped(known, energies.tolist()), books
+
+
+def _divided(
+    allocation: EqualJoules | OnePrice,
+    known: Mapping[int, Known | None],
+    budget_j: float,
+    reception: Reception,
+    tried: Floats,
+) -> tuple[float | None, Floats]:
+    """In equal parts, or at one price: then those without a curve have theirs, and all alike what curves leave."""
+    equal = reception.raised(np.zeros(len(known)), budget_j)
+    curves = [None if each is None else each.curve for each in known.values()]
+    weights, exponent = weights_of(known)
+    heard = any(weight for weight, curve in zip(weights.values(), curves, strict=True) if curve is not None)
+    if not isinstance(allocation, OnePrice) or not heard:
+        return None, equal
+    none = Curve(np.empty(0), np.empty(0))
+    each = [curve or none for curve in curves]
+    most = np.array([curve.energies_j.max(initial=0.0) for curve in each])
+    floors = np.where([c is None for c in curves], equal, np.minimum(allocation.least_share * equal, most))
+    found = one_price_both_ways(each, list(weights.values()), exponent, budget_j, reception, floors, tried)
+    return found.price, reception.raised(found.energies_j, budget_j)
 
 
 def _capped(clients: Mapping[int, Known | None], energies_j: list[float]) -> dict[int, Order]:
@@ -139,7 +184,7 @@ def _by_curves(
     equal = budget_j / len(known)
     parts = equal_parts(equal * len(plain), _ceilings(plain)).tolist()
     energies = dict.fromkeys(known, 0.0) | dict(zip(plain, parts, strict=True))
-    weights, exponent = _weights(known)
+    weights, exponent = weights_of(known)
     if any(weights[client] for client in curves):
         room, floors = budget_j - math.fsum(parts), [allocation.least_share * equal] * len(curves)
         found = one_price(list(curves.values()), [weights[client] for client in curves], exponent, room, floors)
@@ -160,7 +205,7 @@ def _by_ascent(
 ) -> dict[int, Order]:
     """What is left of all rounds so far, in proportion to what was wanted at one price, and no less than the floor."""
     allowance = max(0.0, budget_j + books.allowed_j - books.spent_j)
-    weights, exponent = _weights(known)
+    weights, exponent = weights_of(known)
     floor = allocation.least_share * min(budget_j, allowance) / len(known)
     wanted = [None if each is None else each.wanted_j for each in known.values()]
     heard = [each for each in wanted if each is not None]
@@ -185,114 +230,3 @@ def _own_price(client: int, price: float | None, weight: float, exponent: int) -
             f"{exponent}; leave out clients with so few examples"
         )
     return min(own, 1e308)
-
-
-def _weights(known: Mapping[int, Known | None]) -> tuple[dict[int, float], int]:
-    """Shares of the clients in the average, and p; a client that is not known is taken to be like the others."""
-    there = {client: each for client, each in known.items() if each is not None}
-    exponents = {each.exponent: client for client, each in there.items()}
-    if len(exponents) > 1:
-        raise FederationError(
-            f"client {exponents[1]} measures value in magnitudes and client {exponents[2]} in squares, which have no "
-            "common price; give all clients the same rule"
-        )
-    mean = sum(each.examples for each in there.values()) / len(there) if there else 0.0
-    if not mean:
-        return dict.fromkeys(known, 1.0 / max(1, len(known))), next(iter(exponents), 1)
-    total = mean * len(known)
-    return {client: (mean if each is None else each.examples) / total for client, each in known.items()}, next(
-        iter(exponents)
-    )
-
-
-# ---------------------------------------------------------------- after a round
-
-
-def book(
-    allocation: Allocation,
-    books: Books,
-    orders: Mapping[int, Order],
-    spent_j: Mapping[int, float],
-    known: Mapping[int, Known],
-) -> Books:
-    """Write down what a round spent, and move the price where it follows from that.
-
-    With ascent the price is multiplied by ``(wanted / target)^(step gain)``: a step of dual ascent in its logarithm,
-    with clients that want more than the target making it dearer. The target is what the next round may spend. Where
-    residuals wait just below the price, a slightly lower one releases many of them: a step that went past the target
-    halves the gain of the next, and one that did not lets it grow by a quarter.
-
-    Args:
-        allocation: how joules are divided.
-        books: that `hand_out` gave.
-        orders: that it handed out.
-        spent_j: what each client says that it spent, of those whose reply was used. More than its cap counts as that,
-            and so does a reply that was lost: its client may have spent that much.
-        known: what is known of the clients now.
-
-    Raises:
-        PayloadError: what a client reports cannot be; it is named. Leave it out of `spent_j` and `known`.
-
-    Example:
-        >>> known = {4: Known(100, dense_j=50.0, wanted_j=8.0), 9: Known(300, dense_j=50.0, wanted_j=32.0)}
-        >>> rule, books = OnePrice(budget_j=10.0, control="ascent"), Books(price=1.0)
-        >>> orders, books = hand_out(rule, books, known)
-        >>> book(rule, books, orders, {4: 2.0, 9: 8.0}, known)
-        Books(price=2.0, allowed_j=10.0, spent_j=10.0, rounds=1, gain=1.0, excess=1.386...)
-    """
-    sound = {client: checked(client, known[client]) for client in orders if client in known}
-    spent = math.fsum(_counted(client, spent_j.get(client), orders, sound) for client in {**orders, **spent_j})
-    allowed = books.allowed_j + _budget(of_round(allocation, books.rounds), sound)
-    after = replace(books, allowed_j=allowed, spent_j=books.spent_j + spent, rounds=books.rounds + 1)
-    if not isinstance(allocation, OnePrice) or allocation.control == "curves":
-        return after
-    heard = {client: each for client, each in sound.items() if client in spent_j}
-    if books.price is None:
-        return replace(after, price=_first_price(heard))
-    return _moved(allocation, after, books.price, orders, heard)
-
-
-def _counted(client: int, claim: float | None, orders: Mapping[int, Order], known: Mapping[int, Known]) -> float:
-    """What a client says that it spent, at most what it was allowed to; all of that where it says nothing."""
-    if client not in orders or not (claim is None or 0 <= claim < math.inf):
-        expected = "a finite number of at least 0" if client in orders else "nothing: it has no order of this round"
-        raise PayloadError(f"client {client} reports spent_j = {claim}, expected {expected}")
-    budget = orders[client].budget
-    if isinstance(budget, Joules):
-        return budget.budget if claim is None else min(claim, budget.budget)
-    dense_j = known[client].dense_j if client in known else 0.0  # Then nothing of it is in the budget either.
-    return dense_j if claim is None else min(claim, dense_j)
-
-
-def _first_price(heard: Mapping[int, Known]) -> float | None:
-    """Between what clients' last joules bought, in the middle of the logarithms; None where nobody said."""
-    weights, exponent = _weights(heard)
-    prices = [weights[client] ** exponent * (each.margin or 0.0) for client, each in heard.items()]
-    logs = [math.log(each) for each in prices if each > 0]
-    return math.exp(math.fsum(logs) / len(logs)) if logs else None
-
-
-def _moved(
-    allocation: OnePrice, books: Books, price: float, orders: Mapping[int, Order], heard: Mapping[int, Known]
-) -> Books:
-    """The price after one step, from clients that had a price and said what they wanted at it."""
-    asked = {
-        client: each.wanted_j
-        for client, each in heard.items()
-        if each.wanted_j is not None and orders[client].price is not None
-    }
-    caps = {client: each.budget.budget for client, each in orders.items() if isinstance(each.budget, Joules)}
-    mine, total = math.fsum(caps.get(client, 0.0) for client in asked), math.fsum(caps.values())
-    if not total or not mine:
-        return books
-    # One that wants less than its floor spends the floor.
-    floor = allocation.least_share * total / len(caps)
-    wanted = math.fsum(max(floor, each) for each in asked.values())
-    usual = books.allowed_j / rounds_like_the_next(allocation, books.rounds)
-    target = max(0.0, usual + books.allowed_j - books.spent_j) * mine / total
-    if not target:
-        return books
-    excess = math.log(min(FURTHEST, max(1.0 / FURTHEST, wanted / target)))
-    gain = max(LEAST_GAIN, books.gain / 2) if excess * books.excess < 0 else min(1.0, books.gain * GROWTH)
-    moved = min(1e300, max(1e-300, price * math.exp(allocation.step * gain * excess)))
-    return replace(books, price=moved, gain=gain, excess=excess)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from joulewise.costs import Costs, Term, Transmission, sum_of, warn_if_coarse
+from joulewise.costs import RECEIVER_TERMS, Costs, Term, Transmission, sum_of, warn_if_coarse
 from joulewise.devices import ByKind, Device, Link, Residency, describe
 from joulewise.errors import CostError
 from joulewise.layout import Layout
@@ -112,6 +112,40 @@ def price(  # noqa: PLR0913 (one place for all that a price depends on)
         costs = _price_joules(sender, Receivers.of(sender, fan_out, receiver))
     warn_if_coarse(costs)
     return costs
+
+
+def receive_j(
+    layout: Layout,
+    device: Device,
+    value_bits: PerTensor = 32,
+    density: PerTensor = 0.01,
+    link: Link | Mapping[str, Link] | None = None,
+    boundary: Boundary = "radio",
+) -> float:
+    """Energy in which a device receives every coordinate as one that changed, and writes it: joules.
+
+    The sum of what `price` calls downlink_share and receiver_write for one receiver, over all coordinates. Where half
+    of them change, a sparse downlink costs the device half of this. Pages that are erased as a whole come on top.
+
+    Args:
+        layout: the tensors.
+        device: that receives; 0 for a synthetic one, whose prices have no downlink.
+        value_bits: as in `price`.
+        density: as in `price`.
+        link: as in `price`.
+        boundary: as in `price`.
+
+    Example:
+        >>> from joulewise.devices import load_device
+        >>> layout = Layout.of({"fc.weight": np.ones((100, 100))})
+        >>> [f"{receive_j(layout, load_device(name)):.3g}" for name in ("phone-lte-2021", "synthetic-link-10")]
+        ['0.00444', '0']
+    """
+    if device.prices is not None:
+        return 0.0
+    costs = price(layout, device, value_bits, density, link, boundary, fan_out=1.0)
+    parts = [term.per_kept * layout.sizes for term in costs.terms if term.name in RECEIVER_TERMS]
+    return math.fsum(np.concatenate([np.zeros(0), *parts]).tolist())
 
 
 def index_bits(density: npt.NDArray[Any] | float) -> Floats:

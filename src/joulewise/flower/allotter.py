@@ -17,7 +17,7 @@ from joulewise import fleet
 from joulewise.allocations import of_round
 from joulewise.curves import POINTS, Curve
 from joulewise.devices import Unit
-from joulewise.errors import FederationError, PayloadError
+from joulewise.errors import FederationError, PayloadError, RuleError
 from joulewise.fleet import Allocation, Books, Known, OnePrice
 from joulewise.flower import orders, wire
 from joulewise.flower.metering import Dense
@@ -53,6 +53,16 @@ class Allotter:
         self._orders: dict[int, fleet.Order] = {}
         self._spent: dict[int, float] = {}
         self._batch: object = None
+
+    @classmethod
+    def over(cls, downlink: object, allocation: Allocation) -> Allotter:
+        """For a downlink of this setting, which has to be one that the allocation can count.
+
+        Raises:
+            RuleError: see `refuse_dense`.
+        """
+        refuse_dense(allocation, downlink)
+        return cls(allocation)
 
     def ask(self, nodes: Iterable[int], batch: object) -> dict[int, str]:
         """An order for each node that is asked to train, as the text of a note.
@@ -110,7 +120,7 @@ class Allotter:
     def _order(self, order: fleet.Order) -> Order:
         assert isinstance(order.budget, Joules | Density)  # No allocation hands out anything else.
         by_curves = isinstance(self.allocation, OnePrice) and self.allocation.control == "curves"
-        return Order(order.budget, order.price, POINTS if by_curves else 0)
+        return Order(order.budget, order.price, POINTS if by_curves else 0, both=fleet.counts_both(self.allocation))
 
     def labelled(self, labels: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Rules of nodes with the allocation in the place of their budgets, which differ by node and round."""
@@ -143,20 +153,27 @@ class Allotter:
                 self._known.pop(node, None)
                 return
             if dense is not None:
-                self._units[node] = dense.check(said.dense_j)
-            known = Known(weight, said.dense_j, curve, said.wanted_j, said.margin, said.exponent)
+                self._units[node] = dense.check(said.dense_j, said.receive_j)
+            known = Known(
+                weight, said.dense_j, curve, said.wanted_j, said.margin, said.exponent, receive_j=said.receive_j
+            )
             self._known[node] = fleet.checked(node, known)
             self._spent[node] = said.spent_j
         except PayloadError as error:
             self._known.pop(node, None)
             _log.warning("node %d: what it says of its energy is left out: %s", node, error)
 
-    def close(self) -> None:
-        """The round is over, whether its replies were used or not: what was spent is spent."""
+    def close(self, union: float | None = None) -> None:
+        """The round is over, whether its replies were used or not: what was spent is spent.
+
+        Args:
+            union: share of the coordinates that the new model takes from at least one reply; None where it is not known
+                whether one was made.
+        """
         if self._orders:
             known = self._alike(self._orders)
             spent = {node: energy for node, energy in self._spent.items() if node in self._orders and node in known}
-            self.books = fleet.book(self.allocation, self.books, self._orders, spent, known)
+            self.books = fleet.book(self.allocation, self.books, self._orders, spent, known, union)
         self._orders, self._spent, self._batch = {}, {}, None
 
     # ---------------------------------------------------------------- checkpoints
@@ -193,6 +210,20 @@ def refuse_legacy(requests: Iterable[Message]) -> None:
         )
 
 
+def refuse_dense(allocation: Allocation, downlink: object) -> None:
+    """A budget that counts what receivers pay for masks needs a downlink that sends what masks keep, and no more.
+
+    Raises:
+        RuleError: the downlink sends something else.
+    """
+    if fleet.counts_both(allocation) and downlink != "lossless":
+        sends = "the whole model" if downlink == "off" else "as many coordinates as it says"
+        raise RuleError(
+            f"{type(allocation).__name__}(counts='both') counts what receivers pay for what masks keep, but "
+            f"downlink={downlink!r} sends them {sends}, whatever is kept; use downlink='lossless', or counts='uplink'"
+        )
+
+
 class _Client(msgspec.Struct, frozen=True):
     examples: float
     dense_j: float
@@ -200,6 +231,7 @@ class _Client(msgspec.Struct, frozen=True):
     wanted_j: float | None
     margin: float | None
     exponent: int
+    receive_j: float = 0.0  # Checkpoints from before have none.
 
 
 class _Held(msgspec.Struct, frozen=True):

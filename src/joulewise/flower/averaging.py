@@ -58,6 +58,14 @@ class Touched:
         """A reply with a whole model, which may have moved all of it."""
         self._everything = True
 
+    @property
+    def share(self) -> float:
+        """Share of the coordinates that anybody sends which at least one reply has moved: 0 to 1."""
+        if self._everything:
+            return 1.0
+        moved = self._moved().values()
+        return sum(int(each.sum()) for each in moved) / max(1, sum(each.size for each in moved))
+
     def restored(self, averaged: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """The averaged model with the bits of the model before wherever no reply has moved it."""
         base = next(iter(self._bases.values()), None)

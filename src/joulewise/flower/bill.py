@@ -16,7 +16,7 @@ from joulewise.curves import POINTS
 from joulewise.devices import with_link
 from joulewise.fleet import Allocation, OnePrice
 from joulewise.flower import wire
-from joulewise.flower.mod import priced
+from joulewise.flower.costing import priced
 from joulewise.flower.settings import loaded
 from joulewise.layout import Layout
 from joulewise.ledger import curve_charge, round_charges, total

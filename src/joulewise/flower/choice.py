@@ -9,6 +9,7 @@ import msgspec
 from flwr.serverapp import strategy as strategies
 
 from joulewise.allocations import Allocation, over
+from joulewise.flower.allotter import refuse_dense
 from joulewise.flower.downlink import Setting
 
 Averaging = Literal["FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad"]
@@ -43,6 +44,9 @@ class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"options has {settled[0]!r}, which a study settles itself; leave it out")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"options.fraction_train must be above 0 and at most 1, but is {self.fraction}")
+
+        if self.allocation is not None:
+            refuse_dense(self.allocation, self.downlink)
 
     @property
     def fraction(self) -> float:

@@ -84,7 +84,7 @@ class SparseGrid(Grid):
         self._kinds = dict(kinds or {})
         self._most_payload_bytes = most_payload_bytes
         self._books = Books(pricing)
-        self.allotter = None if allocation is None else Allotter(allocation)
+        self.allotter = None if allocation is None else Allotter.over(downlink, allocation)
         self._accepted = _accepted_over(grid)
         self._round = UnderWay()
         self._lock = threading.Lock()  # Legacy servers ask each client from a thread of its own.
@@ -159,7 +159,7 @@ class SparseGrid(Grid):
         """
         done, self._round = self._round, UnderWay()
         if self.allotter is not None:
-            self.allotter.close()
+            self.allotter.close(done.touched.share)
         self._accepted.update(done.waiting)
         return done.settled(arrays, averaged)
 
@@ -167,7 +167,7 @@ class SparseGrid(Grid):
         """Say that an aggregation returned nothing: the replies of this round are not used."""
         self._round = UnderWay()
         if self.allotter is not None:
-            self.allotter.close()
+            self.allotter.close(0.0)  # Then no receiver pays for what they held.
 
     def take_results(self) -> tuple[ClientResult, ...]:
         """What the clients did since the last call, by partition."""

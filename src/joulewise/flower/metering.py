@@ -34,7 +34,7 @@ from joulewise.flower.wire import Reply
 from joulewise.layout import Layout
 from joulewise.ledger import DOWNLINK_TERM, UPLINK_TERMS, Charge, curve_charge, round_charges, uplink_charges
 from joulewise.persistence import rewriting
-from joulewise.prices import Boundary, price
+from joulewise.prices import Boundary, price, receive_j
 from joulewise.residency import flash_of
 from joulewise.results import ClientResult
 from joulewise.rounding import VALUE_BITS, ValueType
@@ -97,20 +97,22 @@ def _crossing(message: Message) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """What sending everything costs on a device at most, by the server's own prices.
+    """What sending and receiving everything costs on a device at most, by the server's own prices.
 
     Args:
         device: as the node calls it.
         unit: of its energy; None where the server has no prices for it.
         most: of any value type and density.
+        most_received: the same of receiving.
     """
 
     device: str
     unit: Unit | None = None
     most: float = 0.0
+    most_received: float = 0.0
 
-    def check(self, claim: float) -> Unit:
-        """The unit of what a node says that sending everything costs it.
+    def check(self, claim: float, received: float = 0.0) -> Unit:
+        """The unit of what a node says that sending everything, and receiving it, costs it.
 
         Raises:
             PayloadError: there are no prices to check it by, or it is more than that.
@@ -120,11 +122,15 @@ class Dense:
                 f"there are no prices here for its device {self.device!r}; name its file at the server, with "
                 "Pricing(devices=[...])"
             )
-        if claim > self.most * (1 + 1e-9):
-            raise PayloadError(
-                f"it reports dense_j = {claim:g} {self.unit}, but sending everything costs at most {self.most:g} on "
-                f"{self.device}; give both sides the same profile and the same boundary"
-            )
+        for name, told, what, most in (
+            ("dense_j", claim, "sending", self.most),
+            ("receive_j", received, "receiving", self.most_received),
+        ):
+            if told > most * (1 + 1e-9):
+                raise PayloadError(
+                    f"it reports {name} = {told:g} {self.unit}, but {what} everything costs at most {most:g} on "
+                    f"{self.device}; give both sides the same profile and the same boundary"
+                )
         return self.unit
 
 
@@ -170,7 +176,7 @@ class Pricing:
         """What the server knows of the device of that name."""
         device = self.device(name)
         try:
-            return Dense(name) if device is None else Dense(name, device.unit, _most(layout, device, self.boundary))
+            return Dense(name) if device is None else Dense(name, device.unit, *_most(layout, device, self.boundary))
         except CostError:  # The device lacks what the boundary needs.
             return Dense(name)
 
@@ -230,10 +236,12 @@ def _costs(layout: Layout, device: Device, values: tuple[ValueType, ...], bounda
 
 
 @lru_cache(maxsize=64)
-def _most(layout: Layout, device: Device, boundary: Boundary) -> float:
-    """Energy of all coordinates, each as dear as if it were sent alone, in the widest type."""
-    costs = price(layout, device, max(VALUE_BITS.values()), 1.0 / max(2, layout.n), boundary=boundary)
-    return math.fsum((costs.per_kept * layout.sizes).tolist())
+def _most(layout: Layout, device: Device, boundary: Boundary) -> tuple[float, float]:
+    """Energy of sending and of receiving all coordinates, each as dear as if it were alone, in the widest type."""
+    bits, density = max(VALUE_BITS.values()), 1.0 / max(2, layout.n)
+    costs = price(layout, device, bits, density, boundary=boundary)
+    received = receive_j(layout, device, bits, density, boundary=boundary)
+    return math.fsum((costs.per_kept * layout.sizes).tolist()), received
 
 
 # ---------------------------------------------------------------- sums of a round

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
-import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord
 
 from joulewise.codec import ValueType
@@ -16,17 +14,17 @@ from joulewise.costs import Costs
 from joulewise.devices import Device
 from joulewise.errors import LayoutError, RuleError, StateError, UpdateError
 from joulewise.flower import checked, local, orders, privacy, wire
+from joulewise.flower.costing import priced, receiving
 from joulewise.flower.held import Receipt, receive
 from joulewise.flower.settings import Settings, loaded
 from joulewise.flower.state import AbstractStore, ContextStore
 from joulewise.layout import Arrays, Kind, Layout, Vector
 from joulewise.ledger import curve_charge, round_charges
 from joulewise.persistence import rewriting
-from joulewise.prices import Boundary, price
+from joulewise.prices import Boundary
 from joulewise.recorder import Recorder
 from joulewise.results import ClientResult
-from joulewise.rounding import VALUE_BITS
-from joulewise.rules import CWMP, Budget, Count, Density, Joules, Rule, budget_text
+from joulewise.rules import CWMP, Budget, Density, Joules, Rule, budget_text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +164,7 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
     most, whole = privacy.norm_left(config, before, after, layout), after if layout.wholes else None
     try:
         seed = [settings.seed, number, partition, 1]
-        obeyed = _obeyed(received.receipt, compressor, update, state, costs)
+        obeyed = _obeyed(received.receipt, settings, device, update, state, costs)
         sent = privacy.compress(obeyed.compressor, update, state, costs, seed, whole, most)
         if (tighter := obeyed.tighter(sent)) is not None:
             sent = privacy.compress(tighter, update, state, costs, seed, whole, most)
@@ -185,13 +183,15 @@ def _compress(reply: Message, context: Context, received: _Received, settings: S
 
 
 def _obeyed(
-    receipt: Receipt, compressor: Compressor, update: Vector, state: ClientState, costs: Costs
+    receipt: Receipt, settings: Settings, device: Device, update: Vector, state: ClientState, costs: Costs
 ) -> orders.Obeyed:
     """The compressor with the budget that the server allotted, where it allots."""
+    compressor = settings.compressor
     if receipt.order is None:
         return orders.Obeyed(compressor)
     order, added = orders.parse(receipt.order), privacy.added_to(compressor, update, state)
-    return orders.obey(order, compressor, added, costs)
+    received_j = receiving(costs.layout, device, compressor, settings.boundary) if order.both else 0.0
+    return orders.obey(order, compressor, added, costs, received_j)
 
 
 def _result(  # noqa: PLR0913, PLR0917 (all that a result says)
@@ -239,19 +239,6 @@ def _check_budget(settings: Settings) -> None:
             "Joules(includes_fixed=True) is for clients that can leave a reply out, but a Flower client always "
             "replies; use Joules(budget) for what the mask adds"
         )
-
-
-@lru_cache(maxsize=64)
-def priced(layout: Layout, device: Device, compressor: Compressor, boundary: Boundary) -> Costs:
-    """Prices of a model on a device, at one density of all tensors, the one that the compressor's budget implies.
-
-    Those that depend on bits the compressor takes to each tensor's own density in each update.
-    """
-    budget = compressor.budget
-    count = budget.count(layout.n) if isinstance(budget, Count | Density) else 0.01 * layout.n
-    density = min(1.0, max(count, 1.0) / max(layout.n, 1))
-    types = (compressor.values,) * len(layout.tensors) if isinstance(compressor.values, str) else compressor.values
-    return price(layout, device, np.array([VALUE_BITS[each] for each in types]), density, boundary=boundary)
 
 
 def _state(settings: Settings, context: Context) -> ClientState | None:

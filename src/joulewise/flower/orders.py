@@ -34,6 +34,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
         most_j: energy that its mask may cost whatever the budget buys, as its battery allows; None for no such cap.
         least_price: its mask may not cost more than all that is worth so much per joule, in the node's own terms, and
             it says what a joule was worth last; None for no such cap. Only beside `most_j`.
+        both: whether it should say what receiving costs it.
     """
 
     budget: Joules | Density | None = None
@@ -41,6 +42,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     points: int = 0
     most_j: float | None = None
     least_price: float | None = None
+    both: bool = False
 
     def __post_init__(self) -> None:
         if self.most_j is None and (self.budget is None or self.least_price is not None):
@@ -68,6 +70,8 @@ class Said(msgspec.Struct, frozen=True, omit_defaults=True):
         exponent: p of its values: 1 for magnitudes, 2 for squares.
         wanted_j: energy of all coordinates worth at least the price, whatever the cap; None without a price.
         margin: value per joule of what it kept last; None where its rule has no price.
+        receive_j: what receiving and writing every coordinate, each as one that changed, would cost it; 0 where nobody
+            asked or its device prices no downlink.
     """
 
     dense_j: float
@@ -75,6 +79,7 @@ class Said(msgspec.Struct, frozen=True, omit_defaults=True):
     exponent: int = 1
     wanted_j: float | None = None
     margin: float | None = None
+    receive_j: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.spent_j < math.inf:
@@ -162,7 +167,7 @@ def capped(text: object, most_j: float, least_price: float | None) -> Order:
     return msgspec.structs.replace(order, budget=budget, most_j=most_j, least_price=least_price)
 
 
-def obey(order: Order, compressor: Compressor, added: Vector, costs: Costs) -> Obeyed:
+def obey(order: Order, compressor: Compressor, added: Vector, costs: Costs, receive_j: float = 0.0) -> Obeyed:
     """Turn an order into the budget of one update, and into what the reply says.
 
     Args:
@@ -170,6 +175,7 @@ def obey(order: Order, compressor: Compressor, added: Vector, costs: Costs) -> O
         compressor: of the node, whose budget the order replaces.
         added: float32[n], what is compressed: the update with the residual.
         costs: prices of the node's device.
+        receive_j: what receiving every coordinate would cost it, where it is asked.
 
     Raises:
         RuleError: the rule does not take the budget, has no value per joule where a price or a curve is asked for, or
@@ -191,7 +197,7 @@ def obey(order: Order, compressor: Compressor, added: Vector, costs: Costs) -> O
     elif order.least_price is None:
         return Obeyed(compressor, most_j=order.most_j)
     prices = costs.per_kept if costs.per_coordinate else costs.per_kept * costs.layout.sizes
-    said = Said(math.fsum(prices.tolist()), 0.0)
+    said = Said(math.fsum(prices.tolist()), 0.0, receive_j=receive_j)
     if norm is None:
         return Obeyed(compressor, said, most_j=order.most_j)
     said = msgspec.structs.replace(said, exponent=norm)
