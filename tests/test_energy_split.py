@@ -40,11 +40,11 @@ def test_the_table_has_a_column_for_every_term_in_the_order_of_the_ledger_and_th
     ]  # fmt: skip
     assert list(TERMS).index("blocks") < list(TERMS).index("downlink") < list(TERMS).index("idle")
     lines = {line[0]: dict(zip(heads, line, strict=True)) for line in table.rows}
-    assert lines["TopK density=0.01"]["Blocks"] == tables.NONE
+    assert lines["TopK"]["Blocks"] == tables.NONE
     assert table.columns[3] == "Blocks (mJ)"
-    assert lines["CWMP density=0.01"]["Blocks"] == "12.0"  # 2 mJ for each of 2 clients in 3 rounds
+    assert lines["CWMP"]["Blocks"] == "12.0"  # 2 mJ for each of 2 clients in 3 rounds
     arm = next(arm for arm in found.arms if arm.rule == "CWMP")
-    assert lines["CWMP density=0.01"]["A mask can touch"] == notation.number(100 * arm.addressable)
+    assert lines["CWMP"]["A mask can touch"] == notation.number(100 * arm.addressable)
 
 
 def test_bytes_of_the_table_are_totals_of_a_seed_both_ways():

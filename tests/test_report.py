@@ -142,7 +142,11 @@ def test_charts_show_the_numbers_of_the_summary(written):
     (found,) = report.summary(ROWS)
     points = charts_of(written[0])["frontier-0"]["energy linear"]["data"]["values"]
     scale = tables.energy_scale(found)
-    assert [point["Arm"] for point in points] == [arm.name for arm in found.arms]
+    assert (
+        [point["Arm"] for point in points]
+        == [arm.label for arm in found.arms]
+        == ["Dense", "TopK", "CWMP", "Projection"]
+    )
     for point, arm in zip(points, found.arms, strict=True):
         assert (point["accuracy"], point["low"], point["high"]) == (
             arm.accuracy.mean,
@@ -156,7 +160,7 @@ def test_charts_show_the_numbers_of_the_summary(written):
 @pytest.mark.usefixtures("light")
 def test_names_from_files_cannot_become_html_or_script(tmp_path):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&${x}$title"
-    rows = [msgspec.structs.replace(row, study=evil, arm=f"{row.rule} {evil}", budget=evil) for row in ROWS]
+    rows = [msgspec.structs.replace(row, study=evil, arm=f"{row.rule} {evil}") for row in ROWS]
     path, *_ = report.write(rows, tmp_path, study_text=evil, command=evil)
     text = path.read_text(encoding="utf-8")
     assert "<script>alert" not in text
@@ -199,11 +203,17 @@ def test_fewer_than_three_seeds_make_no_claim(tmp_path):
 @pytest.mark.usefixtures("light")
 def test_arms_that_do_alike_are_named_together(tmp_path):
     alike = [row for row in ROWS if row.rule == "TopK" and row.budget == "density=0.1"]
-    twins = [msgspec.structs.replace(row, rule="CWMP", arm=row.arm.replace("TopK", "CWMP")) for row in alike]
+    twins = [
+        msgspec.structs.replace(
+            row, rule="CWMP", arm=row.arm.replace("TopK", "CWMP"), settings=row.settings | {"rule": "CWMP"}
+        )
+        for row in alike
+    ]
     path, *_ = report.write([*alike, *twins], tmp_path)
     words = " ".join(Outline(path.read_text(encoding="utf-8")).words)
-    assert "of TopK density=0.1; within its interval: CWMP density=0.1." in words
-    assert "percent in every seed is that of TopK density=0.1, CWMP density=0.1." in words
+    assert "of TopK; within its interval: CWMP." in words
+    assert "percent in every seed is that of TopK, CWMP." in words
+    assert "Every arm has: density=0.1." in words
 
 
 @pytest.mark.usefixtures("light")

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from joulewise import fairness_table, notation, tables
+from joulewise.markup import box, chart, code, details, paragraph, switch, table
 from joulewise.outcomes import Arm, Summary
 from joulewise.pareto import SEEDS_FOR_A_CLAIM
 from joulewise.results import Row
@@ -25,7 +26,7 @@ Charts = Mapping[str, Mapping[str, dict[str, Any]]]
 
 
 class Panel(msgspec.Struct, frozen=True):
-    """Arms that differ in nothing but their rule, and what they have in common."""
+    """Arms that differ in nothing but rule, allocation and schedule, and what they have in common."""
 
     label: str
     arms: tuple[Arm, ...]
@@ -54,9 +55,10 @@ def curve_key(number: int, panel: int) -> str:
 
 
 def panels(found: Summary) -> tuple[Panel, ...]:
-    """The study's arms by what they have in common beside their rule; Dense is in every panel."""
-    labels = list(dict.fromkeys(arm.variant for arm in found.arms if arm.variant)) or [""]
-    return tuple(Panel(label, tuple(arm for arm in found.arms if arm.variant in {"", label})) for label in labels)
+    """The study's arms by what lines of one chart share; one without a budget, such as Dense, is in all that fit it."""
+    groups = list(dict.fromkeys(arm.group for arm in found.arms))
+    whole = [one for one in groups if not any(set(one) < set(other) for other in groups)]
+    return tuple(Panel(", ".join(one), tuple(a for a in found.arms if set(a.group) <= set(one))) for one in whole)
 
 
 def render(found: Sequence[Summary], charts: Charts, bundle: str, provenance: Provenance) -> str:
@@ -94,7 +96,7 @@ def _heading(found: Summary) -> str:
 
 def _study(found: Summary, number: int, charts: Charts) -> str:
     parts = (
-        f"<h2>{escape(_heading(found))}</h2>{_paragraph(_lead(found))}",
+        f"<h2>{escape(_heading(found))}</h2>{paragraph(_lead(found))}",
         _every_arm(found),
         _frontier(found, number, charts),
         _curves(found, number),
@@ -130,8 +132,8 @@ def _claims(found: Summary) -> tuple[str, ...]:
     best = max(arm.accuracy.mean for arm in whole)
     first = next(arm for arm in whole if arm.accuracy.mean == best)
     edge = best - (first.accuracy.half or 0.0)
-    near = [arm.name for arm in whole if arm is not first and arm.accuracy.mean >= edge]
-    words = f"The highest mean accuracy is {100 * best:.1f} percent, of {first.name}"
+    near = [arm.label for arm in whole if arm is not first and arm.accuracy.mean >= edge]
+    words = f"The highest mean accuracy is {100 * best:.1f} percent, of {first.label}"
     if near:
         words += f"; within its interval: {_few(near)}"
     return (f"{words}.", _cheapest_words(found))
@@ -154,7 +156,7 @@ def _energy_words(found: Summary) -> str:
 
 def _cheapest_words(found: Summary) -> str:
     reached = {
-        arm.name: arm.to_target.mean
+        arm.label: arm.to_target.mean
         for arm in found.arms
         if arm.to_target is not None and arm.to_target.seeds == len(arm.runs)
     }
@@ -167,7 +169,14 @@ def _cheapest_words(found: Summary) -> str:
 
 def _every_arm(found: Summary) -> str:
     marked = [arm.on_frontier for arm in found.arms]
-    return f"<h3>Every arm</h3>{_table(tables.tabulate(found), marked)}"
+    return f"<h3>Every arm</h3>{table(tables.tabulate(found), marked)}{_full_names(found)}"
+
+
+def _full_names(found: Summary) -> str:
+    """What the rows call the arms, for who looks them up there."""
+    pairs = tuple((arm.label, arm.name) for arm in found.arms if arm.label != arm.name)
+    shown = Table(caption=f"{found.study}: names of arms", columns=("Here", "In the rows"), rows=pairs, notes=())
+    return details("Names of the arms in the rows", table(shown, kind="words")) if pairs else ""
 
 
 def _frontier(found: Summary, number: int, charts: Charts) -> str:
@@ -175,8 +184,8 @@ def _frontier(found: Summary, number: int, charts: Charts) -> str:
     axes = [axis for axis in AXES if any(name.startswith(axis) for name in charts[key])]
     scales = [scale for scale in SCALES if any(name.endswith(scale) for name in charts[key])]
     switches = (
-        _switch(key, "Horizontal axis", {axis: AXES[axis] for axis in axes}),
-        _switch(key, "Scale", {scale: SCALES[scale] for scale in scales}),
+        switch(key, "Horizontal axis", {axis: AXES[axis] for axis in axes}),
+        switch(key, "Scale", {scale: SCALES[scale] for scale in scales}),
     )
     label = f"{found.study}: final accuracy of each arm against its total {AXES['energy'].lower()}"
     words = (
@@ -184,22 +193,7 @@ def _frontier(found: Summary, number: int, charts: Charts) -> str:
         "intervals over seeds. The dashed line joins the arms that no other arm beats in both. "
         "The table above holds the numbers."
     )
-    return (
-        f'<h3>What accuracy costs</h3><div class="switches">{"".join(switches)}</div>'
-        f"<figure>{_box(key, label)}<figcaption>{escape(words)}</figcaption></figure>"
-    )
-
-
-def _switch(key: str, label: str, choices: Mapping[str, str]) -> str:
-    options = "".join(f'<option value="{value}">{escape(name)}</option>' for value, name in choices.items())
-    return f'<label>{escape(label)} <select data-chart="{key}" autocomplete="off">{options}</select></label>'
-
-
-def _box(key: str, label: str) -> str:
-    return (
-        f'<div class="chart" id="{key}" role="group" aria-label="{escape(label)}">'
-        "<noscript>This chart needs JavaScript; figures/ holds it as an image.</noscript></div>"
-    )
+    return f"<h3>What accuracy costs</h3>{chart(key, label, words, switches)}"
 
 
 def _curves(found: Summary, number: int) -> str:
@@ -207,7 +201,7 @@ def _curves(found: Summary, number: int) -> str:
     for place, panel in enumerate(panels(found)):
         title = panel.label or "All arms"
         label = f"{found.study}, {title}: test accuracy after each round over cumulative uplink energy"
-        boxes.append(f"<div><h4>{escape(title)}</h4>{_box(curve_key(number, place), label)}</div>")
+        boxes.append(f"<div><h4>{escape(title)}</h4>{box(curve_key(number, place), label)}</div>")
     words = (
         "Mean test accuracy over seeds after each round, against the mean uplink energy spent so far; "
         "bands are 95 % intervals over seeds. All panels have the same axes."
@@ -215,23 +209,23 @@ def _curves(found: Summary, number: int) -> str:
     return (
         f'<h3>Accuracy on the way</h3><figure><div class="panels">{"".join(boxes)}</div>'
         f"<figcaption>{escape(words)}</figcaption></figure>"
-        f"<details><summary>Numbers of these curves</summary>{_table(tables.progress(found))}</details>"
+        f"{details('Numbers of these curves', table(tables.progress(found)))}"
     )
 
 
 def _fairness(found: Summary) -> str:
-    table = fairness_table.fairness(found)
-    return "" if table is None else f"<h3>What it means for the clients</h3>{_table(table)}"
+    shown = fairness_table.fairness(found)
+    return "" if shown is None else f"<h3>What it means for the clients</h3>{table(shown)}"
 
 
 def _measured(found: Summary) -> str:
-    table = tables.measured(found)
-    return "" if table is None else f"<h3>What this machine took</h3>{_table(table)}"
+    shown = tables.measured(found)
+    return "" if shown is None else f"<h3>What this machine took</h3>{table(shown)}"
 
 
 def _split(found: Summary) -> str:
-    table = tables.split(found)
-    return "" if table is None else f"<h3>Where the energy went</h3>{_table(table)}"
+    shown = tables.split(found)
+    return "" if shown is None else f"<h3>Where the energy went</h3>{table(shown)}"
 
 
 def _comparison(found: Summary) -> str:
@@ -243,27 +237,7 @@ def _comparison(found: Summary) -> str:
     if seeds < SEEDS_FOR_A_CLAIM:
         words += f"With fewer than {SEEDS_FOR_A_CLAIM} seeds no claim is made."
     title = "<h3>Cost-weighted rules against TopK (descriptive)</h3>"
-    return f"{title}{_paragraph(words)}{_table(compared, kind='words')}"
-
-
-def _table(table: Table, marked: Sequence[bool] = (), kind: str = "") -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
-    lines = []
-    for number, (name, *cells) in enumerate(table.rows):
-        mark = ' class="marked"' if number < len(marked) and marked[number] else ""
-        data = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr{mark}><th scope="row">{escape(name)}</th>{data}</tr>')
-    caption = escape(table.caption)
-    return (
-        f'<div class="scroll" role="region" aria-label="{caption}" tabindex="0"><table class="{kind}">'
-        f"<caption><span>{caption}</span></caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>\n"
-        + "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
-    )
-
-
-def _paragraph(words: str) -> str:
-    return f"<p>{escape(words)}</p>"
+    return f"{title}{paragraph(words)}{table(compared, kind='words')}"
 
 
 def _provenance(given: Provenance) -> str:
@@ -280,14 +254,10 @@ def _provenance(given: Provenance) -> str:
     if given.metered:
         facts["Measured energy of this machine, over the whole run"] = "; ".join(given.metered)
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-    command = f"<p>To run it again:</p>{_code(given.command)}" if given.command else ""
-    study = f"<details><summary>The study</summary>{_code(given.study_text)}</details>" if given.study_text else ""
+    command = f"<p>To run it again:</p>{code(given.command)}" if given.command else ""
+    study = details("The study", code(given.study_text)) if given.study_text else ""
     return f'<section id="provenance"><h2>Where this comes from</h2><dl>{items}</dl>{command}{study}</section>'
 
 
 def _listed(values: Iterable[str | None]) -> str:
     return ", ".join(sorted({value for value in values if value})) or "not recorded"
-
-
-def _code(text: str) -> str:
-    return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'

@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from joulewise import charts, page
-from joulewise.charts import Spec
+from joulewise import callouts, chart_style, charts, page
+from joulewise.chart_style import Spec
 from joulewise.errors import MissingExtra, OutputError
 from joulewise.outcomes import Summary
 from joulewise.page import AXES, SCALES, Provenance
@@ -24,7 +24,7 @@ from joulewise.wholefile import replacing
 
 __all__ = ["summary", "table", "write"]
 
-FIGURE_WIDTH, FIGURE_PPI, PAPER_INK = 420, 150, "#1b1f24"
+FIGURE_WIDTH, PANEL_WIDTH, FIGURE_PPI = 420, 300, 150
 
 
 def write(
@@ -82,14 +82,14 @@ def _explained(out: Path) -> Iterator[None]:
 def _charts(found: Summary, number: int) -> dict[str, dict[str, Spec]]:
     drawn = {page.frontier_key(number): _frontier_variants(found)}
     for place, panel in enumerate(page.panels(found)):
-        drawn[page.curve_key(number, place)] = {"": charts.on_screen(charts.curves(found, panel), height=260)}
+        drawn[page.curve_key(number, place)] = {"": chart_style.on_screen(charts.curves(found, panel), height=260)}
     return drawn
 
 
 def _frontier_variants(found: Summary) -> dict[str, Spec]:
     """Every axis on every scale; no logarithmic scale for an axis on which an arm is at zero."""
     return {
-        f"{axis} {scale}": charts.on_screen(charts.frontier(found, axis, scale), height=420)
+        f"{axis} {scale}": chart_style.on_screen(callouts.on_screen(charts.frontier(found, axis, scale)), height=420)
         for axis in AXES
         for scale in SCALES
         if scale == "linear" or charts.can_be_log(found, axis)
@@ -103,20 +103,26 @@ def _ending(found: Sequence[Summary], number: int) -> str:
 
 
 def _figures(found: Summary, ending: str, out: Path) -> list[Path]:
-    scale = "log" if charts.can_be_log(found, "energy") else "linear"
-    size = {"width": FIGURE_WIDTH, "height": round(FIGURE_WIDTH * 0.7)}
-    small = {"width": 300, "height": 200}
-    panels = [charts.curves(found, panel) | small | {"title": panel.label} for panel in page.panels(found)]
-    specs = {
-        "frontier": charts.frontier(found, "energy", scale) | size,
-        "accuracy-over-energy": {"concat": panels, "columns": 2},
-    }
+    specs = {"frontier": _frontier_figure(found), "accuracy-over-energy": _curves_figure(found)}
     return [path for name, spec in specs.items() for path in _save(spec, out / "figures" / f"{name}{ending}")]
+
+
+def _frontier_figure(found: Summary) -> Spec:
+    size = {"width": FIGURE_WIDTH, "height": round(FIGURE_WIDTH * 0.7)}
+    spec = charts.frontier(found, "energy", "log" if charts.can_be_log(found, "energy") else "linear")
+    return chart_style.in_print(callouts.in_figure(spec, **size) | size, FIGURE_WIDTH)
+
+
+def _curves_figure(found: Summary) -> Spec:
+    size = {"width": PANEL_WIDTH, "height": 200}
+    drawn = [charts.curves(found, panel) | size | {"title": panel.label} for panel in page.panels(found)]
+    across = min(2, len(drawn))
+    meta = {"usermeta": max((one["usermeta"] for one in drawn), key=lambda one: one["longest"])}
+    return chart_style.in_print({"concat": drawn, "columns": across} | meta, across * PANEL_WIDTH)
 
 
 def _save(spec: Spec, stem: Path) -> tuple[Path, ...]:
     convert = _vl_convert()
-    spec = spec | {"config": charts.config(PAPER_INK) | {"background": "white"}}
     svg = convert.vegalite_to_svg(spec, vl_version=_vega_lite_version())
     paths = tuple(stem.parent / f"{stem.name}.{kind}" for kind in ("svg", "png", "pdf"))
     _put(paths[0], svg.encode())
@@ -140,7 +146,7 @@ def _bundle() -> str:
 
 
 def _vega_lite_version() -> str:
-    return ".".join(charts.altair().SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    return ".".join(chart_style.altair().SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 
 def _vl_convert() -> ModuleType:

@@ -14,6 +14,7 @@ from joulewise.errors import OutputError
 from joulewise.fairness import fairness
 from joulewise.ledger import TERMS, UPLINK_TERMS
 from joulewise.measured import measured
+from joulewise.naming import Labelled, names
 from joulewise.outcomes import Arm, Comparison, Point, Run, Summary
 from joulewise.pareto import energy_to, frontier, interval, paired
 from joulewise.results import Row, Setting, downlink_energy, energy_by_term, uplink_energy
@@ -48,6 +49,7 @@ def _summarise(rows: Sequence[Row]) -> Summary:
     target = math.floor(100 * TARGET_SHARE * max(finals)) / 100
     arms = [_arm(by_arm[name], every, rounds, target) for name, every in runs.items()]
     arms = sorted(_mark_frontier(arms), key=lambda arm: _order(arm.rule, arm.name))
+    arms, shared = _named(arms, {name: found[0] for name, found in by_arm.items()})
     return Summary(
         study=rows[0].study,
         unit=rows[0].energy_unit,
@@ -59,6 +61,7 @@ def _summarise(rows: Sequence[Row]) -> Summary:
         settings=_shared([found[0].settings for found in by_arm.values()]),
         arms=tuple(arms),
         comparisons=_comparisons(arms, {name: found[0] for name, found in by_arm.items()}),
+        shared=shared,
     )
 
 
@@ -160,6 +163,12 @@ def _mark_frontier(arms: Sequence[Arm]) -> list[Arm]:
     on = frontier([arm.energy.mean for arm in whole], [arm.accuracy.mean for arm in whole])
     names = {arm.name for arm, mark in zip(whole, on, strict=True) if mark}
     return [msgspec.structs.replace(arm, on_frontier=arm.name in names) for arm in arms]
+
+
+def _named(arms: Sequence[Arm], rows: dict[str, Row]) -> tuple[list[Arm], tuple[str, ...]]:
+    every = [Labelled(name=a.name, rule=a.rule, budget=a.budget, settings=rows[a.name].settings) for a in arms]
+    found, shared = names(every)
+    return [msgspec.structs.replace(arm, naming=each) for arm, each in zip(arms, found, strict=True)], shared
 
 
 def _basis(rows: Iterable[Row]) -> str | None:
