@@ -8,19 +8,20 @@ from html import escape
 from joulewise.tabular import Table
 
 
-def table(found: Table, marked: Sequence[bool] = (), kind: str = "") -> str:
+def table(found: Table, marked: Sequence[bool] = (), kind: str = "", flag: str = "") -> str:
     """A table that scrolls sideways by itself, with its notes.
 
     Args:
         found: the table.
         marked: which of its rows stand out.
         kind: class of the table, for its style.
+        flag: text of cells that stand out.
     """
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in found.columns)
     lines = []
     for number, (name, *cells) in enumerate(found.rows):
         mark = ' class="marked"' if number < len(marked) and marked[number] else ""
-        data = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        data = "".join(f"<td>{_flagged(cell) if cell == flag else escape(cell)}</td>" for cell in cells)
         lines.append(f'<tr{mark}><th scope="row">{escape(name)}</th>{data}</tr>')
     caption = escape(found.caption)
     return (
@@ -29,6 +30,10 @@ def table(found: Table, marked: Sequence[bool] = (), kind: str = "") -> str:
         f"<tbody>{''.join(lines)}</tbody></table></div>\n"
         + "".join(f'<p class="note">{escape(note)}</p>' for note in found.notes)
     )
+
+
+def _flagged(cell: str) -> str:
+    return f"<mark>{escape(cell)}</mark>" if cell else ""
 
 
 def paragraph(words: str) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
-from joulewise import fairness_table, notation, tables
+from joulewise import fairness_table, notation, page_energy, tables
+from joulewise.background import Background
+from joulewise.keeping import Keeping
 from joulewise.markup import box, chart, code, details, paragraph, switch, table
 from joulewise.outcomes import Arm, Summary
 from joulewise.pareto import SEEDS_FOR_A_CLAIM
@@ -35,13 +37,15 @@ class Panel(msgspec.Struct, frozen=True):
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader needs to run it again: the rows' origin, the study as text, and the command.
 
-    `metered` says, line by line, what meters read over the whole run.
+    `metered` says, line by line, what meters read over the whole run, and `backgrounds`, by name of the study, what
+    else a run left in its folder.
     """
 
     rows: tuple[Row, ...]
     study_text: str | None = None
     command: str | None = None
     metered: tuple[str, ...] = ()
+    backgrounds: Mapping[str, Background] = {}
 
 
 def frontier_key(number: int) -> str:
@@ -61,17 +65,22 @@ def panels(found: Summary) -> tuple[Panel, ...]:
     return tuple(Panel(", ".join(one), tuple(a for a in found.arms if set(a.group) <= set(one))) for one in whole)
 
 
-def render(found: Sequence[Summary], charts: Charts, bundle: str, provenance: Provenance) -> str:
+def render(
+    found: Sequence[Summary], kept: Sequence[Keeping | None], charts: Charts, bundle: str, provenance: Provenance
+) -> str:
     """The page as HTML.
 
     Args:
         found: the studies, in the page's order.
+        kept: what was kept of each tensor in each of them.
         charts: their charts.
         bundle: JavaScript that draws them: it sets ``window.vegaEmbed``.
         provenance: the last part of the page.
     """
     title = found[0].study if len(found) == 1 else f"{len(found)} studies"
-    sections = [_study(one, number, charts) for number, one in enumerate(found)]
+    sections = [
+        _study(one, each, number, charts, provenance) for number, (one, each) in enumerate(zip(found, kept, strict=True))
+    ]
     template = resources.files("joulewise").joinpath("report.html").read_text(encoding="utf-8")
     return string.Template(template).substitute(
         title=escape(f"{title}: accuracy and energy"),
@@ -94,16 +103,19 @@ def _heading(found: Summary) -> str:
     return found.study if found.unit == "J" else f"{found.study} (relative energy)"
 
 
-def _study(found: Summary, number: int, charts: Charts) -> str:
+def _study(found: Summary, kept: Keeping | None, number: int, charts: Charts, provenance: Provenance) -> str:
+    background = provenance.backgrounds.get(found.study, Background())
     parts = (
         f"<h2>{escape(_heading(found))}</h2>{paragraph(_lead(found))}",
         _every_arm(found),
         _frontier(found, number, charts),
         _curves(found, number),
         _fairness(found),
-        _split(found),
+        page_energy.split(found, number),
+        page_energy.kept(found, kept, number),
         _measured(found),
         _comparison(found),
+        page_energy.devices(found, provenance.rows, background),
     )
     return f'<section id="study-{number}">{"".join(part for part in parts if part)}</section>'
 
@@ -221,11 +233,6 @@ def _fairness(found: Summary) -> str:
 def _measured(found: Summary) -> str:
     shown = tables.measured(found)
     return "" if shown is None else f"<h3>What this machine took</h3>{table(shown)}"
-
-
-def _split(found: Summary) -> str:
-    shown = tables.split(found)
-    return "" if shown is None else f"<h3>Where the energy went</h3>{table(shown)}"
 
 
 def _comparison(found: Summary) -> str:
