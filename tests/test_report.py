@@ -71,7 +71,7 @@ def charts_of(path: Path) -> dict:
 
 def test_a_report_is_a_page_and_figures_in_three_formats(written):
     names = [str(path.relative_to(written[0].parent)) for path in written]
-    stems = ("frontier", "accuracy-over-energy")
+    stems = ("frontier", "accuracy-over-energy", "energy-split", "kept-by-layer")
     assert names == ["report.html"] + [f"figures/{stem}.{kind}" for stem in stems for kind in ("svg", "png", "pdf")]
     starts = {".svg": b"<svg", ".png": b"\x89PNG", ".pdf": b"%PDF"}
     for path in written[1:]:
@@ -130,12 +130,18 @@ def test_the_page_tells_where_it_comes_from(outline):
 
 def test_every_chart_has_its_place_and_every_switch_its_chart(written, outline):
     charts = charts_of(written[0])
-    assert set(charts) == {"frontier-0", "curve-0-0"}
+    assert set(charts) == {"frontier-0", "curve-0-0", "split-0", "kept-0"}
     assert set(charts) <= set(outline.ids)
     assert list(charts["frontier-0"]) == [f"{axis} {scale}" for axis in page.AXES for scale in page.SCALES]
     for spec in (spec for variants in charts.values() for spec in variants.values()):
         assert spec["data"]["values"]
-        assert all("data" not in layer for layer in spec["layer"])
+        assert all("data" not in layer for layer in spec.get("layer", ()))
+
+
+def test_the_command_names_the_compute_that_rows_were_made_on():
+    assert report.again(ROWS) == "joulewise run study.json --out again"
+    origin = msgspec.structs.replace(ROWS[0].origin, machine="AMD EPYC, 16 cores, cuda")
+    assert report.again([msgspec.structs.replace(ROWS[0], origin=origin)]).endswith(" --compute cuda")
 
 
 def test_charts_show_the_numbers_of_the_summary(written):

@@ -27,7 +27,7 @@ def on_screen(spec: Spec) -> Spec:
     look = {"text": text, "fontSize": {"value": SIZE}, "fill": {"value": SCREEN_INK}}
     place = {
         "type": "label",
-        "size": {"signal": "[width, height]"},
+        "size": {"signal": "[max(1, width), max(1, height)]"},  # a window that is being resized may have none
         "anchor": list(ANCHORS),
         "offset": [4] * len(ANCHORS),
         "avoidMarks": [LINE],

@@ -31,7 +31,7 @@ def by_series(found: Summary, channel: str, arms: Sequence[Arm], choices: Sequen
     shown = list(dict.fromkeys(arm.series for arm in arms))
     kinds = [_nth(choices, order.index(one), around=channel != "Color") for one in shown]
     alt = altair()
-    legend = None if style.get("legend", True) is None else alt.Legend(**style)
+    legend = alt.Legend(**style)
     return getattr(alt, channel)("series:N", title=None, scale=alt.Scale(domain=shown, range=kinds), legend=legend)
 
 
@@ -72,6 +72,8 @@ def config(ink: str) -> Spec:
         "axis": axis | faint | {"titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12},
         "legend": {
             "labelColor": ink,
+            "titleColor": ink,
+            "titleFontWeight": "normal",
             "orient": "bottom",
             "labelFontSize": 12,
             "symbolOpacity": 1,

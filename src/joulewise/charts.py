@@ -16,6 +16,9 @@ from joulewise.pareto import frontier as frontier_of
 from joulewise.tabular import NONE
 
 POINT_DETAILS = ("Arm", "Final accuracy", "Uplink energy", "Uplink bytes", "Kept", "Seeds")
+FILLED = {"symbolStrokeWidth": 0}
+"""Symbols of a legend without the dashes of their lines. Channels that share a legend must say the same of it."""
+
 CURVE_DETAILS = ("Arm", "Round", "Accuracy", "Energy so far")
 
 
@@ -136,13 +139,13 @@ def curves(found: Summary, panel: Panel) -> Spec:
     title = [tables.energy_name(found, "Uplink energy so far"), f"({unit.name})"]
     base = alt.Chart().encode(
         x=alt.X("x:Q", title=title, scale=alt.Scale(**x_scale), axis=_x_axis(x_scale)),
-        color=by_series(found, "Color", panel.arms, COLOURS),
+        color=by_series(found, "Color", panel.arms, COLOURS, **FILLED),
         detail="Arm:N",
     )
     y = {"title": "Accuracy", "scale": y_scale, "axis": alt.Axis(format="~%")}
-    dash, tooltip = by_series(found, "StrokeDash", panel.arms, DASHES, legend=None), _tooltip(*CURVE_DETAILS)
+    dash, tooltip = by_series(found, "StrokeDash", panel.arms, DASHES, **FILLED), _tooltip(*CURVE_DETAILS)
     last = alt.condition("datum.last", alt.value(1), alt.value(0))
-    shape = by_series(found, "Shape", panel.arms, SHAPES)
+    shape = by_series(found, "Shape", panel.arms, SHAPES, **FILLED)
     layers = (
         base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", **y), y2="high:Q"),
         base.mark_line(strokeWidth=1.8).encode(y=alt.Y("accuracy:Q", **y), strokeDash=dash),

@@ -305,7 +305,7 @@ def _write_report(rows: Sequence[Row], folders: Sequence[Path], out: Path) -> No
 
     found = [background.read(folder) for folder in folders]
     text = found[0].study_text if len(folders) == 1 else None
-    command = f"joulewise run {background.STUDY_FILE} --out again" if text else None
+    command = report.again(rows) if text else None
     metered = tables.metered(part for folder in folders for part in metering.read(folder))
     for line in metered:
         say(f"this machine: {line}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from joulewise.chart_style import Spec
@@ -25,13 +26,20 @@ def of_arm(found: Keeping, arm: str) -> Spec:
     shares = found.elements is not None
     encoding = {
         "x": _rounds(found),
-        "y": {"field": "name", "type": "nominal", "sort": None, "scale": {"domain": list(found.tensors)}, "title": None, "axis": _names()},
+        "y": {
+            "field": "name",
+            "type": "nominal",
+            "sort": None,
+            "scale": {"domain": list(found.tensors)},
+            "title": None,
+            "axis": _names(),
+        },
         "color": {
             "field": "kept",
             "type": "quantitative",
             "title": "Share kept" if shares else "Coordinates kept",
             "scale": {"type": "log", "domain": _domain(found), "range": list(COLOURS), "clamp": True},
-            "legend": {"orient": "top", "gradientLength": 220, "tickCount": 4, "format": _format(shares)},
+            "legend": {"orient": "top", "gradientLength": 220, "tickCount": 4, "format": "~%" if shares else "~r"},
         },
         "tooltip": [
             {"field": field, "type": "nominal"} for field in ("Tensor", "Rounds", "Share kept" if shares else "Kept")
@@ -64,12 +72,8 @@ def _names() -> dict[str, Any]:
     return {"labelLimit": 150, "ticks": False, "domain": False}
 
 
-def _format(shares: bool) -> str:
-    return "~%" if shares else "~s"
-
-
 def _domain(found: Keeping) -> list[float]:
-    """Whole decades around everything that some arm kept, so that colours compare between arms."""
+    """From the least to the most that some arm kept, so that colours compare between arms; more than nothing."""
     values = [
         count / size
         for columns in found.counts.values()
@@ -78,8 +82,13 @@ def _domain(found: Keeping) -> list[float]:
         if count and size
     ]
     low, high = (min(values), max(values)) if values else (0.1, 1.0)
-    bottom = math.floor(math.log10(low))
-    return [10.0**bottom, 10.0 ** max(bottom + 1, math.ceil(math.log10(high) - 1e-9))]
+    return [_rounded(low, math.floor), max(_rounded(high, math.ceil), 2 * _rounded(low, math.floor))]
+
+
+def _rounded(value: float, way: Callable[[float], int]) -> float:
+    """One digit, no more to the point than the number: down or up."""
+    unit = 10.0 ** math.floor(math.log10(value))
+    return float(f"{way(round(value / unit, 6)) * unit:.12g}")
 
 
 def _cells(found: Keeping, arm: str) -> str:

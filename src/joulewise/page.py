@@ -23,6 +23,11 @@ from joulewise.tabular import Table
 AXES = {"energy": "Uplink energy", "bytes_up": "Uplink bytes", "kept": "Coordinates sent"}
 SCALES = {"log": "Logarithmic", "linear": "Linear"}
 
+AGAIN = (
+    "To run it again, save the study below, which holds what --set set, as study.json (a run's folder has it); "
+    "--jobs N takes N processes and gives the same rows"
+)
+
 Charts = Mapping[str, Mapping[str, dict[str, Any]]]
 """Vega-Lite specification by chart and by what the chart's switches say; the first shows first."""
 
@@ -79,7 +84,8 @@ def render(
     """
     title = found[0].study if len(found) == 1 else f"{len(found)} studies"
     sections = [
-        _study(one, each, number, charts, provenance) for number, (one, each) in enumerate(zip(found, kept, strict=True))
+        _study(one, each, number, charts, provenance)
+        for number, (one, each) in enumerate(zip(found, kept, strict=True))
     ]
     template = resources.files("joulewise").joinpath("report.html").read_text(encoding="utf-8")
     return string.Template(template).substitute(
@@ -261,8 +267,8 @@ def _provenance(given: Provenance) -> str:
     if given.metered:
         facts["Measured energy of this machine, over the whole run"] = "; ".join(given.metered)
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-    command = f"<p>To run it again:</p>{code(given.command)}" if given.command else ""
-    study = details("The study", code(given.study_text)) if given.study_text else ""
+    command = paragraph(f"{AGAIN}:") + code(given.command) if given.command else ""
+    study = details("The study: study.json", code(given.study_text)) if given.study_text else ""
     return f'<section id="provenance"><h2>Where this comes from</h2><dl>{items}</dl>{command}{study}</section>'
 
 

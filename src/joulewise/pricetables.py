@@ -1,4 +1,4 @@
-"""Tables of a study's devices: how many there are, their numbers with their origins, and what parameters cost on them."""
+"""Tables of a study's devices: how many there are, their numbers with origins, what parameters cost on them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from joulewise.background import Background, BatteryLine
+from joulewise.devices import Unit
 from joulewise.fairness import devices_of
 from joulewise.notation import energy_unit, exponent_of, number
 from joulewise.outcomes import Summary
@@ -103,16 +104,14 @@ def shares(study: str, prices: PriceList | None) -> Table | None:
     if prices is None or not prices.devices:
         return None
     units = {each.unit for each in prices.devices.values()}
-    unit = "J" if units == {"J"} else "relative"
+    unit: Unit = "J" if units == {"J"} else "relative"
     scale = energy_unit(unit, exponent_of([one for each in prices.devices.values() for one in each.per_kept]))
     first = next(iter(prices.devices.values()))
     return Table(
         caption=f"{study}: what a kept coordinate costs, and how many parameters cost that",
         columns=("Device", f"Price ({scale.name})", "Share of parameters (%)", "Parameters", "Tensors", "Made of"),
         rows=tuple(
-            line
-            for name, each in prices.devices.items()
-            for line in _priced(name, each, prices.tensors, scale.divisor)
+            line for name, each in prices.devices.items() for line in _priced(name, each, prices.tensors, scale.divisor)
         ),
         notes=(
             f"Prices at {first.value_bits} bits of value and positions of {100 * first.density:g} % kept, boundary "

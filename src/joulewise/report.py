@@ -24,7 +24,7 @@ from joulewise.summary import summary
 from joulewise.tables import table
 from joulewise.wholefile import replacing
 
-__all__ = ["summary", "table", "write"]
+__all__ = ["again", "summary", "table", "write"]
 
 FIGURE_WIDTH, PANEL_WIDTH, FIGURE_PPI, MOST_MAPS = 420, 300, 150, 6
 
@@ -73,6 +73,15 @@ def write(
         ]
         _put(out / "report.html", page.render(found, kept, drawn, bundle.result(), provenance).encode())
     return (out / "report.html", *figures)
+
+
+def again(rows: Iterable[Row]) -> str:
+    """What to type to run a study again, from its ``study.json``.
+
+    That file holds what ``--set`` set. Another folder is named, for the study's own holds it complete.
+    """
+    cuda = any(row.origin.machine.endswith(", cuda") for row in rows)
+    return "joulewise run study.json --out again" + (" --compute cuda" if cuda else "")
 
 
 @contextlib.contextmanager

@@ -42,10 +42,10 @@ def run(  # noqa: PLR0913 (each is an option of the command)
 ) -> Generator[Row, None, None]:
     """Run a study and yield its rows: first those that the folder holds, then each new one once written.
 
-    A folder holds ``study.json``, ``devices.json``, ``layout.json``, ``rows.jsonl`` and, while the study is not finished,
-    ``checkpoints/``. With `resume`, each arm and seed goes on after its last checkpoint; the rows are those of a run
-    that was never stopped, apart from their ``timing`` and what meters measured. A finished study yields its rows
-    and does nothing else.
+    A folder holds ``study.json``, ``devices.json``, ``layout.json``, ``rows.jsonl`` and, while the study is not
+    finished, ``checkpoints/``. With `resume`, each arm and seed goes on after its last checkpoint; the rows are those
+    of a run that was never stopped, apart from their ``timing`` and what meters measured. A finished study yields its
+    rows and does nothing else.
 
     Args:
         study: what to run.

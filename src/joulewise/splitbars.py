@@ -13,8 +13,14 @@ from joulewise.outcomes import Arm, Summary
 UPLINK_COLOURS = ("#0080c8", "#d58e00", "#009e73", "#cc6699", "#56b4e9")
 REST_COLOURS = ("#d55e00", "#808080", "#b8a800", "#8c564b", "#7b6bb5", "#4d4d4d", "#b0b0b0")
 WAYS = {"energy": "Energy", "share": "Share"}
-BAR = 24
+END = {"titleAnchor": "end", "titleAlign": "right"}
+"""A title may be longer than narrow bars: it then begins left of them."""
+
+BAR = 28
 """Pixels of an arm's row."""
+
+LONG, BREAK = 24, "\x1f"
+"""Letters of a label that stays on one line, and what parts the lines of another: no name has it."""
 
 
 def terms_of(found: Summary) -> tuple[str, ...]:
@@ -26,32 +32,31 @@ def terms_of(found: Summary) -> tuple[str, ...]:
 
 def of(found: Summary, way: str) -> Spec:
     """Energy of each arm by term, in the study's unit (``energy``) or as shares of the arm's own (``share``)."""
-    scale = energy_unit(found.unit, exponent_of([energy for arm in found.arms for energy in arm.by_term.values()]))
+    scale = energy_unit(found.unit, exponent_of([sum(arm.by_term.values()) for arm in found.arms]))
     names = {term: _name(term) for term in terms_of(found)}
     share = way == "share"
-    axis: dict[str, Any] = {"format": "~%" if share else "~r", "tickCount": 5}
+    axis: dict[str, Any] = {"format": "~%" if share else "~r", "tickCount": 5, "labelFlush": True} | END
     across = {
         "field": "energy",
         "type": "quantitative",
-        "title": "Share of its energy" if share else f"Energy, modelled ({scale.name})",
+        "title": "Share of its energy" if share else ["Energy, modelled", f"({scale.name})"],
         "stack": "normalize" if share else "zero",
         "axis": axis,
     }
     colours = {"domain": list(names.values()), "range": [_colour(term, names) for term in names]}
     details = ("Arm", "Term", "Energy", "Share")
     lines = [_line(arm, term, names[term], scale) for arm in found.arms for term in names if arm.by_term.get(term)]
-    longest = max(len(arm.label) for arm in found.arms)
     return {
         "mark": {"type": "bar", "height": {"band": 0.75}},
         "encoding": {
-            "y": {"field": "Arm", "type": "nominal", "sort": None, "title": None, "axis": _arms(longest)},
+            "y": {"field": "row", "type": "nominal", "sort": None, "title": None, "axis": _arms(found)},
             "x": across,
             "color": {"field": "Term", "type": "nominal", "title": None, "scale": colours},
             "order": {"field": "order", "type": "quantitative"},
             "tooltip": [{"field": field, "type": "nominal"} for field in details],
         },
         "data": {"values": [line | {"order": list(names.values()).index(line["Term"])} for line in lines]},
-        "usermeta": {"longest": max(map(len, names.values())), "aside": round(LETTER * longest)},
+        "usermeta": {"longest": max(map(len, names.values()))},
     }
 
 
@@ -60,8 +65,15 @@ def height(found: Summary) -> int:
     return BAR * len(found.arms)
 
 
-def _arms(longest: int) -> dict[str, Any]:
-    return {"labelLimit": round(LETTER * longest) + 20, "ticks": False, "domain": False}
+def _arms(found: Summary) -> dict[str, Any]:
+    longest = max(len(line) for arm in found.arms for line in _row(arm).split(BREAK))
+    return {"labelLimit": round(LETTER * longest), "labelExpr": f"split(datum.label, '{BREAK}')", "ticks": False}
+
+
+def _row(arm: Arm) -> str:
+    """The label of an arm, in two lines where it is long."""
+    two = len(arm.label) > LONG and arm.group and arm.label.startswith(f"{arm.series} ")
+    return f"{arm.series}{BREAK}{arm.label.removeprefix(arm.series).strip()}" if two else arm.label
 
 
 def _name(term: str) -> str:
@@ -80,6 +92,7 @@ def _line(arm: Arm, term: str, name: str, scale: Any) -> dict[str, Any]:
     energy = arm.by_term[term]
     return {
         "Arm": arm.label,
+        "row": _row(arm),
         "Term": name,
         "energy": energy / scale.divisor,
         "Energy": f"{number(energy / scale.divisor)} {scale.name}",
