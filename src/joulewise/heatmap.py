@@ -39,7 +39,7 @@ def of_arm(found: Keeping, arm: str) -> Spec:
             "type": "quantitative",
             "title": "Share kept" if shares else "Coordinates kept",
             "scale": {"type": "log", "domain": _domain(found), "range": list(COLOURS), "clamp": True},
-            "legend": {"orient": "top", "gradientLength": 220, "tickCount": 4, "format": "~%" if shares else "~r"},
+            "legend": {"orient": "top", "gradientLength": 140, "tickCount": 3, "format": "~%" if shares else "~r"},
         },
         "tooltip": [
             {"field": field, "type": "nominal"} for field in ("Tensor", "Rounds", "Share kept" if shares else "Kept")

@@ -41,5 +41,6 @@ def _percent(mean: float, size: int) -> str:
 
 
 def arms_of(found: Summary, kept: Keeping) -> Sequence[tuple[str, str]]:
-    """Name and label of the arms that have something to show."""
-    return [(arm.name, arm.label) for arm in found.arms if kept.counts[arm.name]]
+    """Name and label of the arms that have something to show; Dense, which keeps everything, comes last."""
+    arms = sorted(found.arms, key=lambda arm: arm.rule == "Dense")
+    return [(arm.name, arm.label) for arm in arms if kept.counts[arm.name]]
