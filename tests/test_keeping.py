@@ -148,3 +148,20 @@ def test_results_of_old_folders_have_a_map_with_numbers_for_names():
     assert got.tensors[-1] == "tensor 8"
     assert got.elements is None
     assert "no layout.json with their names" in page_energy.kept(found, got, 0)
+
+
+def test_a_long_label_takes_two_lines_and_a_figure_can_be_drawn_of_it():
+    convert = pytest.importorskip("vl_convert", reason="the report extra is not installed")
+    long = "a-device-with-a-rather-long-name"
+    rows = [
+        msgspec.structs.replace(
+            row, arm=f"{row.arm} devices={long}-{row.rule}", settings=row.settings | {"devices": f"{long}-{row.rule}"}
+        )
+        for row in ROWS
+        if row.rule != "Dense"
+    ]
+    (found,) = summary(rows)
+    spec = splitbars.of(found, "energy")
+    assert {line["row"].count(splitbars.BREAK) for line in spec["data"]["values"]} == {1}
+    svg = convert.vegalite_to_svg(spec, vl_version="6.1")
+    assert convert.svg_to_png(svg).startswith(b"\x89PNG")

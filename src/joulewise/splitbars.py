@@ -19,8 +19,8 @@ END = {"titleAnchor": "end", "titleAlign": "right"}
 BAR = 28
 """Pixels of an arm's row."""
 
-LONG, BREAK = 24, "\x1f"
-"""Letters of a label that stays on one line, and what parts the lines of another: no name has it."""
+LONG, BREAK = 24, "\n"
+"""Letters of a label that stays on one line, and what parts the lines of another."""
 
 
 def terms_of(found: Summary) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def height(found: Summary) -> int:
 
 def _arms(found: Summary) -> dict[str, Any]:
     longest = max(len(line) for arm in found.arms for line in _row(arm).split(BREAK))
-    return {"labelLimit": round(LETTER * longest), "labelExpr": f"split(datum.label, '{BREAK}')", "ticks": False}
+    return {"labelLimit": round(LETTER * longest), "labelExpr": "split(datum.label, '\\n')", "ticks": False}
 
 
 def _row(arm: Arm) -> str:
