@@ -67,7 +67,11 @@ def height(found: Summary) -> int:
 
 def _arms(found: Summary) -> dict[str, Any]:
     longest = max(len(line) for arm in found.arms for line in _row(arm).split(BREAK))
-    return {"labelLimit": round(LETTER * longest), "labelExpr": "split(datum.label, '\\n')", "ticks": False}
+    lines = {
+        "labelExpr": "split(datum.label, '\\n')",
+        "labelOffset": -6 if any(BREAK in _row(a) for a in found.arms) else 0,
+    }
+    return {"labelLimit": round(LETTER * longest), "ticks": False} | lines
 
 
 def _row(arm: Arm) -> str:
