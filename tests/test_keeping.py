@@ -95,6 +95,13 @@ def test_colours_mean_the_same_for_every_arm_and_reach_over_all_of_them():
     assert domains[0][0] <= min(values) < max(values) <= domains[0][1] == 1.0
 
 
+def test_the_scale_reaches_over_what_sparse_arms_kept():
+    found, got = kept([row for row in ROWS if row.budget == "density=0.01"], PRICES)
+    low, high = heatmap.of_arm(got, found.arms[0].name)["encoding"]["color"]["scale"]["domain"]
+    values = [cell[2] for arm in found.arms for cell in cells_of(heatmap.of_arm(got, arm.name))]
+    assert low <= min(values) < max(values) <= high < 1
+
+
 @pytest.mark.parametrize(
     ("value", "down", "up"), [(0.00123, 0.001, 0.002), (0.3, 0.3, 0.3), (1.0, 1.0, 1.0), (96.0, 90.0, 100.0)]
 )
