@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from synthetic_rows import study_rows
 
-from joulewise import notation, page, tables
+from joulewise import notation, page_energy, tables
 from joulewise.ledger import TERMS, Charge, addressable
 from joulewise.results import energy_by_term
 from joulewise.summary import summary
@@ -40,11 +40,11 @@ def test_the_table_has_a_column_for_every_term_in_the_order_of_the_ledger_and_th
     ]  # fmt: skip
     assert list(TERMS).index("blocks") < list(TERMS).index("downlink") < list(TERMS).index("idle")
     lines = {line[0]: dict(zip(heads, line, strict=True)) for line in table.rows}
-    assert lines["TopK density=0.01"]["Blocks"] == tables.NONE
+    assert lines["TopK"]["Blocks"] == tables.NONE
     assert table.columns[3] == "Blocks (mJ)"
-    assert lines["CWMP density=0.01"]["Blocks"] == "12.0"  # 2 mJ for each of 2 clients in 3 rounds
+    assert lines["CWMP"]["Blocks"] == "12.0"  # 2 mJ for each of 2 clients in 3 rounds
     arm = next(arm for arm in found.arms if arm.rule == "CWMP")
-    assert lines["CWMP density=0.01"]["A mask can touch"] == notation.number(100 * arm.addressable)
+    assert lines["CWMP"]["A mask can touch"] == notation.number(100 * arm.addressable)
 
 
 def test_bytes_of_the_table_are_totals_of_a_seed_both_ways():
@@ -72,5 +72,5 @@ def test_a_study_without_energy_has_no_split_and_a_page_shows_one_where_there_is
     (found,) = summary(bare)
     assert tables.split(found) is None
     assert all(arm.addressable is None for arm in found.arms)
-    assert "Where the energy went" not in page._study(found, 0, {page.frontier_key(0): {}})
-    assert "A mask can touch" in page._study(summary(ROWS)[0], 0, {page.frontier_key(0): {}})
+    assert page_energy.split(found, 0) == ""
+    assert "A mask can touch" in page_energy.split(summary(ROWS)[0], 0)

@@ -135,9 +135,9 @@ def test_the_table_has_a_line_for_each_device_and_the_accuracies_once():
     assert made.columns == ("Arm", *fairness_table.ACCURACIES, *fairness_table.SHARES)
     near, far = made.rows
     server = f"{100 * arm.accuracy.mean:.1f} ± {100 * arm.accuracy.half:.1f}"
-    assert near[:4] == (arm.name, server, f"30.0 ± {100 * arm.fairness.worst.half:.1f}", near[3])
+    assert near[:4] == (arm.label, server, f"30.0 ± {100 * arm.fairness.worst.half:.1f}", near[3])
     assert near[3].startswith("38.0 ± ")
-    assert far[:4] == (arm.name, "", "", "")
+    assert far[:4] == (arm.label, "", "", "")
     assert (near[4:6], far[4:6]) == (("near", "3"), ("far", "2"))
     assert near[6].startswith(f"{100 * np.mean(shares('near', 'energy')):.1f} ± ")
     assert far[7].startswith(f"{100 * np.mean(shares('far', 'kept')):.1f} ± ")
@@ -155,7 +155,9 @@ def test_arms_with_and_without_devices_share_a_table():
 def test_the_page_shows_it_and_so_does_the_command(joule, tmp_path, monkeypatch):
     (found,) = summary(rows())
     keys = [page.frontier_key(0), *(page.curve_key(0, k) for k in range(len(page.panels(found))))]
-    text = page.render([found], {key: {"energy linear": {}} for key in keys}, "", Provenance(rows=tuple(rows())))
+    text = page.render(
+        [found], [None], {key: {"energy linear": {}} for key in keys}, "", Provenance(rows=tuple(rows()))
+    )
     words = " ".join(Outline(text).words)
     made = fairness_table.fairness(found)
     for each in (*made.columns, *made.notes, *(cell for row in made.rows for cell in row)):

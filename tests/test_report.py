@@ -71,7 +71,7 @@ def charts_of(path: Path) -> dict:
 
 def test_a_report_is_a_page_and_figures_in_three_formats(written):
     names = [str(path.relative_to(written[0].parent)) for path in written]
-    stems = ("frontier", "accuracy-over-energy")
+    stems = ("frontier", "accuracy-over-energy", "energy-split", "kept-by-layer")
     assert names == ["report.html"] + [f"figures/{stem}.{kind}" for stem in stems for kind in ("svg", "png", "pdf")]
     starts = {".svg": b"<svg", ".png": b"\x89PNG", ".pdf": b"%PDF"}
     for path in written[1:]:
@@ -130,19 +130,29 @@ def test_the_page_tells_where_it_comes_from(outline):
 
 def test_every_chart_has_its_place_and_every_switch_its_chart(written, outline):
     charts = charts_of(written[0])
-    assert set(charts) == {"frontier-0", "curve-0-0"}
+    assert set(charts) == {"frontier-0", "curve-0-0", "split-0", "kept-0"}
     assert set(charts) <= set(outline.ids)
     assert list(charts["frontier-0"]) == [f"{axis} {scale}" for axis in page.AXES for scale in page.SCALES]
     for spec in (spec for variants in charts.values() for spec in variants.values()):
         assert spec["data"]["values"]
-        assert all("data" not in layer for layer in spec["layer"])
+        assert all("data" not in layer for layer in spec.get("layer", ()))
+
+
+def test_the_command_names_the_compute_that_rows_were_made_on():
+    assert report.again(ROWS) == "joulewise run study.json --out again"
+    origin = msgspec.structs.replace(ROWS[0].origin, machine="AMD EPYC, 16 cores, cuda")
+    assert report.again([msgspec.structs.replace(ROWS[0], origin=origin)]).endswith(" --compute cuda")
 
 
 def test_charts_show_the_numbers_of_the_summary(written):
     (found,) = report.summary(ROWS)
     points = charts_of(written[0])["frontier-0"]["energy linear"]["data"]["values"]
     scale = tables.energy_scale(found)
-    assert [point["Arm"] for point in points] == [arm.name for arm in found.arms]
+    assert (
+        [point["Arm"] for point in points]
+        == [arm.label for arm in found.arms]
+        == ["Dense", "TopK", "CWMP", "Projection"]
+    )
     for point, arm in zip(points, found.arms, strict=True):
         assert (point["accuracy"], point["low"], point["high"]) == (
             arm.accuracy.mean,
@@ -156,7 +166,7 @@ def test_charts_show_the_numbers_of_the_summary(written):
 @pytest.mark.usefixtures("light")
 def test_names_from_files_cannot_become_html_or_script(tmp_path):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&${x}$title"
-    rows = [msgspec.structs.replace(row, study=evil, arm=f"{row.rule} {evil}", budget=evil) for row in ROWS]
+    rows = [msgspec.structs.replace(row, study=evil, arm=f"{row.rule} {evil}") for row in ROWS]
     path, *_ = report.write(rows, tmp_path, study_text=evil, command=evil)
     text = path.read_text(encoding="utf-8")
     assert "<script>alert" not in text
@@ -199,11 +209,17 @@ def test_fewer_than_three_seeds_make_no_claim(tmp_path):
 @pytest.mark.usefixtures("light")
 def test_arms_that_do_alike_are_named_together(tmp_path):
     alike = study_rows(densities=(0.1,), rules=("TopK",), rounds=20, dense=False)
-    twins = [msgspec.structs.replace(row, rule="CWMP", arm=row.arm.replace("TopK", "CWMP")) for row in alike]
+    twins = [
+        msgspec.structs.replace(
+            row, rule="CWMP", arm=row.arm.replace("TopK", "CWMP"), settings=row.settings | {"rule": "CWMP"}
+        )
+        for row in alike
+    ]
     path, *_ = report.write([*alike, *twins], tmp_path)
     words = " ".join(Outline(path.read_text(encoding="utf-8")).words)
-    assert "of TopK density=0.1; within its interval: CWMP density=0.1." in words
-    assert "percent in every seed is that of TopK density=0.1, CWMP density=0.1." in words
+    assert "of TopK; within its interval: CWMP." in words
+    assert "percent in every seed is that of TopK, CWMP." in words
+    assert "Every arm has: density=0.1." in words
 
 
 @pytest.mark.usefixtures("light")

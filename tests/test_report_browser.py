@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
-from synthetic_rows import study_rows
+from synthetic_rows import PRICES as SYNTHETIC
+from synthetic_rows import SIZES, study_rows
 
 from joulewise import report
+from joulewise.background import Background
+from joulewise.devices import describe, load_device
+from joulewise.pricefile import DevicePrices, PriceList, TensorLine
 
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("altair", reason="the report extra is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -26,6 +33,21 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+TENSORS = tuple(TensorLine(f"layer{place}.weight", "linear", size) for place, size in enumerate(SIZES))
+PRICES = DevicePrices(
+    unit="relative",
+    boundary="synthetic",
+    value_bits=32,
+    density=0.01,
+    fixed=0.0,
+    per_kept=SYNTHETIC,
+    terms={"synthetic": SYNTHETIC},
+)
+BACKGROUND = Background(
+    numbers={"synthetic-kind-10": describe(load_device("synthetic-kind-10"))},
+    prices=PriceList(tensors=TENSORS, devices={"synthetic-kind-10": PRICES}),
+)
+SCHEMES = ("light", "dark")
 FRONTIER_POINTS = "#frontier-0 g.mark-symbol.role-mark > path"
 
 
@@ -33,8 +55,12 @@ FRONTIER_POINTS = "#frontier-0 g.mark-symbol.role-mark > path"
 def address(tmp_path_factory) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "_figures", lambda *_: [])
-        rows = study_rows(densities=(0.05, 0.1), rounds=4, clients=2)
-        page, *_ = report.write(rows, tmp_path_factory.mktemp("report"), study_text="rounds = 4", command="run")
+        rows = [
+            msgspec.structs.replace(row, settings=row.settings | {"devices": "synthetic-kind-10", "clients": 2})
+            for row in study_rows(densities=(0.05, 0.1), rounds=4, clients=2)
+        ]
+        out = tmp_path_factory.mktemp("report")
+        page, *_ = report.write(rows, out, "rounds = 4", "run", (), {"quickstart": BACKGROUND})
     return Path(page).as_uri()
 
 
@@ -69,9 +95,18 @@ def opened(browser, address):
 
 def test_every_chart_is_drawn_with_every_arm(opened):
     page = opened()
-    assert page.locator(".chart svg.marks").count() == 3
+    assert page.locator(".chart svg.marks").count() == 5
     assert page.locator(FRONTIER_POINTS).count() == 7
     assert page.locator("#curve-0-0 g.mark-line.role-mark path").count() == 4
+    cells = page.locator("#kept-0 g.mark-rect.role-mark path")
+    first = study_rows(densities=(0.05,), rules=("TopK",), dense=False, rounds=4, clients=2)
+    kept = {(row.round, at) for row in first for one in row.clients for at, n in enumerate(one.kept_by_tensor) if n}
+    assert cells.count() == len(kept) < 4 * len(SIZES)
+    page.locator('select[data-chart="kept-0"]').select_option(label="Dense")
+    page.wait_for_function(
+        f"document.querySelectorAll('#kept-0 g.mark-rect.role-mark path').length === {4 * len(SIZES)}"
+    )
+    assert page.locator("#split-0 g.mark-rect.role-mark path").count() == 3 * 7
 
 
 def test_the_switches_change_axis_and_scale_by_keyboard(opened):
@@ -133,3 +168,63 @@ def test_a_reader_without_sight_finds_headings_tables_and_named_charts(opened):
     table = page.get_by_role("table", name="accuracy after 4 rounds")
     assert table.get_by_role("rowheader").count() == 7
     assert page.evaluate("document.documentElement.lang") == "en"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_no_serious_fault(opened, scheme, width):
+    page = opened(color_scheme=scheme, viewport={"width": width, "height": 800})
+    page.evaluate("document.querySelectorAll('main details').forEach((part) => { part.open = true; })")
+    found = axe.Axe().run(page).response["violations"]
+    serious = [one for one in found if one["impact"] in {"serious", "critical"}]
+    told = [(one["id"], node["target"], node.get("failureSummary")) for one in serious for node in one["nodes"]]
+    assert told == []
+
+
+def test_the_map_follows_its_switch_by_keyboard(opened):
+    page = opened()
+    cells = page.locator("#kept-0 g.mark-rect.role-mark path")
+    before = cells.evaluate_all("(all) => all.map((one) => one.getAttribute('fill'))")
+    page.get_by_role("combobox", name="Arm", exact=True).focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function(
+        """(before) => {
+            const cells = [...document.querySelectorAll('#kept-0 g.mark-rect.role-mark path')];
+            return cells.length && cells.some((one, place) => one.getAttribute('fill') !== before[place]);
+        }""",
+        arg=before,
+    )
+    names = page.locator("#kept-0 .role-axis-label text").all_text_contents()
+    assert {"layer0.weight", "layer5.weight"} <= set(names)
+
+
+def test_assumed_numbers_and_the_share_of_parameters_at_each_price_are_in_tables(opened):
+    page = opened()
+    origins = page.get_by_role("table", name="where they come from")
+    assert origins.get_by_role("mark").or_(origins.locator("mark")).count() == 4
+    shares = page.get_by_role("table", name="how many parameters cost that")
+    assert shares.get_by_role("row").count() == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"), [("desktop", 1280, "light"), ("phone", 390, "light"), ("dark", 1280, "dark")]
+)
+def test_labels_of_the_frontier_lie_over_no_other(opened, name, width, scheme, tmp_path):
+    page = opened(color_scheme=scheme, viewport={"width": width, "height": 800})
+    folder = Path(os.environ.get("JOULEWISE_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = folder / f"report-{name}.png"
+    page.screenshot(path=picture, full_page=True)
+    assert picture.stat().st_size > 50_000
+    boxes = page.evaluate(
+        """() => [...document.querySelectorAll('#frontier-0 g.mark-text.role-mark text')]
+            .filter((text) => text.textContent && getComputedStyle(text).opacity !== '0')
+            .map((text) => text.getBoundingClientRect()).map((box) => [box.left, box.top, box.right, box.bottom])"""
+    )
+    assert boxes
+    assert not [
+        (a, b)
+        for a in boxes
+        for b in boxes
+        if a < b and a[0] < b[2] and b[0] < a[2] and a[1] + 3 < b[3] and b[1] + 3 < a[3]
+    ]

@@ -83,7 +83,8 @@ def test_a_run_yields_each_row_that_it_writes_seed_by_seed(study, whole, tmp_pat
         for number in (1, 2, 3, 4)
     ]
     assert len(whole) == rounds_of(study)
-    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["devices.json", "rows.jsonl", "study.json"]
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert names == ["devices.json", "layout.json", "rows.jsonl", "study.json"]
 
 
 def test_a_row_says_what_made_it(whole):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from joulewise.answers import RATIOS
 from joulewise.findings import Answer, Candidate, Chosen
 from joulewise.notation import counted, energy_unit, exponent_of, number, percent
@@ -24,7 +26,7 @@ def primary(found: Summary) -> Table | None:
     return Table(
         caption=f"{found.study}: what it was to find out, named beforehand",
         columns=("Comparison", "Measure", "Seeds", "p", "In words"),
-        rows=tuple(_line(one, found) for one in found.answers),
+        rows=tuple(_line(_labelled(one, found), found) for one in found.answers),
         notes=(
             "Differences are paired by seed, with 95 % intervals by Student's t, each for itself; of energies and "
             "bytes they are ratios, on logarithms. Called different is what has a p-value of at most "
@@ -83,6 +85,11 @@ def measure(one: Answer, found: Summary) -> str:
         "hypervolume": "hypervolume",
         "worst_client": "accuracy of the worst client",
     }[one.measure]
+
+
+def _labelled(one: Answer, found: Summary) -> Answer:
+    """The comparison with the short names of its arms."""
+    return msgspec.structs.replace(one, arm=found.label_of(one.arm), against=found.label_of(one.against))
 
 
 def _line(one: Answer, found: Summary) -> tuple[str, ...]:

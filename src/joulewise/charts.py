@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 from joulewise import notation, tables
-from joulewise.errors import MissingExtra
+from joulewise.chart_style import COLOURS, DASHES, SHAPES, Spec, altair, by_series
 from joulewise.notation import Scale
 from joulewise.outcomes import Arm, Summary
 from joulewise.page import AXES, Panel
 from joulewise.pareto import Interval
 from joulewise.pareto import frontier as frontier_of
-from joulewise.summary import RULE_ORDER
 from joulewise.tabular import NONE
 
-# Okabe and Ito's colours, which colour-blind readers tell apart, darkened to show on white and on black.
-COLOURS = ("#808080", "#d58e00", "#0080c8", "#009e73", "#cc6699", "#d55e00", "#6a51a3")
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
-DASHES = ([1, 0], [6, 2], [1, 0], [3, 2], [8, 2, 2, 2], [2, 2], [12, 3])
 POINT_DETAILS = ("Arm", "Final accuracy", "Uplink energy", "Uplink bytes", "Kept", "Seeds")
-CURVE_DETAILS = ("Arm", "Round", "Accuracy", "Energy so far")
-SCREEN_INK = "currentColor"
-LINES = {"symbolType": "stroke", "symbolStrokeWidth": 2, "symbolSize": 250}
+FILLED = {"symbolStrokeWidth": 0}
+"""Symbols of a legend without the dashes of their lines. Channels that share a legend must say the same of it."""
 
-Spec = dict[str, Any]
+CURVE_DETAILS = ("Arm", "Round", "Accuracy", "Energy so far")
 
 
 def can_be_log(found: Summary, axis: str) -> bool:
@@ -47,30 +40,27 @@ def frontier(found: Summary, axis: str, scale: str) -> Spec:
         x=alt.X("x:Q", title=title, scale=alt.Scale(**x_scale), axis=_x_axis(x_scale)),
         y=alt.Y("accuracy:Q", title="Final accuracy", scale=alt.Scale(zero=False), axis=alt.Axis(format="~%")),
     )
-    colour, tooltip = _by_rule("Color", whole, COLOURS), _tooltip(*POINT_DETAILS)
+    colour, tooltip = by_series(found, "Color", whole, COLOURS), _tooltip(*POINT_DETAILS)
     layers = (
         base.mark_line(interpolate="step-after", strokeDash=[5, 4], opacity=0.6)
         .encode(order="x:Q")
         .transform_filter("datum.frontier"),
         base.mark_rule(opacity=0.55).encode(x="x_low:Q", x2="x_high:Q", color=colour),
         base.mark_rule(opacity=0.55).encode(y="low:Q", y2="high:Q", color=colour),
-        base.mark_text(align="right", dx=-5, dy=-7, fontSize=10, opacity=0.8)  # no arm lies up and left
-        .encode(text="label:N")
-        .transform_filter("datum.frontier"),
         base.mark_point(filled=True, size=85, opacity=1).encode(
-            color=colour, shape=_by_rule("Shape", whole, SHAPES), tooltip=tooltip
+            color=colour, shape=by_series(found, "Shape", whole, SHAPES), tooltip=tooltip
         ),
     )
-    return _layered(layers, [_within(point, x_scale) for point in points])
+    return _layered(layers, [_within(point, x_scale) for point in points], whole)
 
 
 def _point(found: Summary, arm: Arm, axis: str, unit: Scale, mark: bool) -> dict[str, Any]:
     x: Interval = getattr(arm, axis)
     energy, sent = tables.energy_scale(found), notation.bytes_scale([arm.bytes_up.mean])
     return {
-        "Arm": arm.name,
-        "rule": arm.rule,
-        "label": arm.variant.removeprefix(_common_prefix(found)),
+        "Arm": arm.label,
+        "series": arm.series,
+        "label": ", ".join(arm.group).removeprefix(_common_prefix(found)),
         "frontier": mark,
         "accuracy": arm.accuracy.mean,
         "low": _share(arm.accuracy.low, arm.accuracy.mean),
@@ -97,8 +87,9 @@ def _share(value: float | None, other: float) -> float:
 
 def _common_prefix(found: Summary) -> str:
     """``density=`` where every arm's label begins with it: points are labelled by what follows."""
-    names = {arm.variant.partition("=")[0] for arm in found.arms if arm.variant}
-    return f"{names.pop()}=" if len(names) == 1 else ""
+    names = {arm.group[0].partition("=") for arm in found.arms if arm.group}
+    first = {name for name, _, _ in names}
+    return f"{first.pop()}=" if len(first) == 1 and all(sign for _, sign, _ in names) else ""
 
 
 def _axis_scale(found: Summary, axis: str) -> Scale:
@@ -148,28 +139,33 @@ def curves(found: Summary, panel: Panel) -> Spec:
     title = [tables.energy_name(found, "Uplink energy so far"), f"({unit.name})"]
     base = alt.Chart().encode(
         x=alt.X("x:Q", title=title, scale=alt.Scale(**x_scale), axis=_x_axis(x_scale)),
-        color=_by_rule("Color", panel.arms, COLOURS, **LINES),
+        color=by_series(found, "Color", panel.arms, COLOURS, **FILLED),
         detail="Arm:N",
     )
     y = {"title": "Accuracy", "scale": y_scale, "axis": alt.Axis(format="~%")}
-    dash, tooltip = _by_rule("StrokeDash", panel.arms, DASHES, **LINES), _tooltip(*CURVE_DETAILS)
+    dash, tooltip = by_series(found, "StrokeDash", panel.arms, DASHES, **FILLED), _tooltip(*CURVE_DETAILS)
+    last = alt.condition("datum.last", alt.value(1), alt.value(0))
+    shape = by_series(found, "Shape", panel.arms, SHAPES, **FILLED)
     layers = (
         base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", **y), y2="high:Q"),
         base.mark_line(strokeWidth=1.8).encode(y=alt.Y("accuracy:Q", **y), strokeDash=dash),
-        base.mark_point(filled=True, size=60, opacity=0).encode(y=alt.Y("accuracy:Q", **y), tooltip=tooltip),
+        base.mark_point(filled=True, size=60).encode(
+            y=alt.Y("accuracy:Q", **y), tooltip=tooltip, opacity=last, shape=shape
+        ),
     )
-    return _layered(layers, [point for arm in panel.arms for point in _curve(arm, unit)])
+    return _layered(layers, [point for arm in panel.arms for point in _curve(arm, unit)], panel.arms)
 
 
 def _curve(arm: Arm, unit: Scale) -> list[dict[str, Any]]:
     return [
         {
-            "Arm": arm.name,
-            "rule": arm.rule,
+            "Arm": arm.label,
+            "series": arm.series,
             "x": point.energy / unit.divisor,
             "accuracy": point.accuracy.mean,
             "low": _share(point.accuracy.low, point.accuracy.mean),
             "high": _share(point.accuracy.high, point.accuracy.mean),
+            "last": point is arm.curve[-1],
             "Round": point.round,
             "Accuracy": f"{notation.percent(point.accuracy)} %",
             "Energy so far": f"{notation.number(point.energy / unit.divisor)} {unit.name}",
@@ -182,58 +178,9 @@ def _tooltip(*fields: str) -> list[Any]:
     return [altair().Tooltip(field=field, type="nominal") for field in fields]
 
 
-def _by_rule(channel: str, arms: Sequence[Arm], choices: Sequence[Any], **style: Any) -> Any:
-    """An encoding that shows the rule; a rule looks the same in every chart, whichever rules are in it."""
-    rules = list(dict.fromkeys(arm.rule for arm in arms))
-    order = [*RULE_ORDER, *(rule for rule in rules if rule not in RULE_ORDER)]
-    shown = [choices[order.index(rule) % len(choices)] for rule in rules]
-    alt = altair()
-    legend = alt.Legend(**style)
-    return getattr(alt, channel)("rule:N", title=None, scale=alt.Scale(domain=rules, range=shown), legend=legend)
-
-
-def _layered(layers: Sequence[Any], points: Sequence[dict[str, Any]]) -> Spec:
+def _layered(layers: Sequence[Any], points: Sequence[dict[str, Any]], arms: Sequence[Arm]) -> Spec:
     # The data joins after altair is done: it would copy and check every point once more for each layer.
     spec: Spec = altair().layer(*layers).to_dict(validate=False)
     bare = [{key: value for key, value in layer.items() if key != "data"} for layer in spec["layer"]]
-    return spec | {"layer": bare, "data": {"values": list(points)}}
-
-
-def on_screen(spec: Spec, height: int) -> Spec:
-    """The chart as wide as the page, in the colour of its text."""
-    fit = {"type": "fit-x", "contains": "padding"}
-    return spec | {"width": "container", "height": height, "autosize": fit, "config": config(SCREEN_INK)}
-
-
-def config(ink: str) -> Spec:
-    """Fonts, grids and legends, drawn in one colour."""
-    axis: Spec = {f"{part}Color": ink for part in ("label", "title", "tick", "domain", "grid")}
-    faint = {"gridOpacity": 0.13, "domainOpacity": 0.5, "tickOpacity": 0.5}
-    return {
-        "background": None,
-        "axis": axis | faint | {"titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12},
-        "legend": {
-            "labelColor": ink,
-            "orient": "bottom",
-            "labelFontSize": 12,
-            "symbolOpacity": 1,
-            "columns": 4,
-        },
-        "title": {"color": ink, "fontSize": 12, "fontWeight": "normal", "anchor": "start"},
-        "view": {"stroke": None},
-        "text": {"color": ink},
-        "line": {"color": ink},
-    }
-
-
-def altair() -> ModuleType:
-    """The package that makes the specifications.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    try:
-        import altair  # noqa: PLC0415 (only a report needs it)
-    except ImportError as error:
-        raise MissingExtra("report", "a report") from error
-    return altair
+    longest = max(len(arm.series) for arm in arms)
+    return spec | {"layer": bare, "data": {"values": list(points)}, "usermeta": {"longest": longest}}

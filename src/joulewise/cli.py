@@ -309,14 +309,14 @@ def _print_tables(rows: Sequence[Row], folders: Sequence[Path]) -> None:
 
 
 def _write_report(rows: Sequence[Row], folders: Sequence[Path], out: Path) -> None:
-    from joulewise import metering, report, tables
-    from joulewise.runs import STUDY_FILE
+    from joulewise import background, metering, report, tables
 
-    studies = [folder / STUDY_FILE for folder in folders if (folder / STUDY_FILE).exists()]
-    text = studies[0].read_text(encoding="utf-8") if len(studies) == len(folders) == 1 else None
-    command = f"joulewise run {STUDY_FILE}" if text else None
+    found = [background.read(folder) for folder in folders]
+    text = found[0].study_text if len(folders) == 1 else None
+    command = report.again(rows) if text else None
     metered = tables.metered(part for folder in folders for part in metering.read(folder))
     for line in metered:
         say(f"this machine: {line}")
-    page, *figures = report.write(rows, out, text, command, metered, _named(folders))
+    by_study = {each.study.name: each for each in reversed(found) if each.study}
+    page, *figures = report.write(rows, out, text, command, metered, by_study)
     say(f"\nreport: {page}, and {len(figures)} files in {out / 'figures'}")

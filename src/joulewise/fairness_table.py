@@ -39,7 +39,7 @@ def _lines(arm: Arm, shares: bool) -> Iterator[tuple[str, ...]]:
     assert own is not None
     accuracies = tuple(map(percent, (arm.accuracy, own.worst, own.tenth)))
     if not own.devices:
-        yield (arm.name, *accuracies, *((NONE,) * len(SHARES) if shares else ()))
+        yield (arm.label, *accuracies, *((NONE,) * len(SHARES) if shares else ()))
     for number, each in enumerate(own.devices):
         cells = (each.device, str(each.clients), percent(each.energy), percent(each.kept))
-        yield (arm.name, *(accuracies if number == 0 else ("",) * len(accuracies)), *cells)
+        yield (arm.label, *(accuracies if number == 0 else ("",) * len(accuracies)), *cells)

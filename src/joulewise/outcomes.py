@@ -11,6 +11,7 @@ from joulewise.fairness import Fairness
 from joulewise.findings import Answer, Chosen, Reference, Volume
 from joulewise.ledger import MASK_TERMS
 from joulewise.measured import Measured
+from joulewise.naming import Naming
 from joulewise.pareto import Difference, Interval
 from joulewise.questions import Questions
 from joulewise.results import Setting
@@ -103,6 +104,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
         curve: the arm after each round.
         measured: what meters measured in its rounds, apart from the modelled energy.
         fairness: how it does for its clients; None where rows know no client's accuracy.
+        naming: what it is called for a reader; None for its name.
     """
 
     name: str
@@ -121,11 +123,22 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     curve: tuple[Point, ...]
     measured: tuple[Measured, ...] = ()
     fairness: Fairness | None = None
+    naming: Naming | None = None
 
     @property
-    def variant(self) -> str:
-        """The label without the rule: what arms of different rules have in common."""
-        return self.name.removeprefix(self.rule).strip()
+    def label(self) -> str:
+        """Its short name: without what all arms of its study share."""
+        return self.name if self.naming is None else self.naming.label
+
+    @property
+    def series(self) -> str:
+        """What tells it from the other lines of a chart."""
+        return self.rule if self.naming is None else self.naming.series
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """What it has in common with the other lines of a chart, part by part."""
+        return () if self.naming is None else self.naming.group
 
     @property
     def by_term(self) -> dict[str, float]:
@@ -194,6 +207,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         answers: the primary comparisons.
         reference: of the hypervolumes; None where none can be had.
         volumes: hypervolume of each rule.
+        shared: what all arms have in common beside their rule, as their names say it; labels leave it out.
     """
 
     study: str
@@ -211,3 +225,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[Answer, ...] = ()
     reference: Reference | None = None
     volumes: tuple[Volume, ...] = ()
+    shared: tuple[str, ...] = ()
+
+    def label_of(self, name: str) -> str:
+        """The short name of the arm with this name."""
+        return next((arm.label for arm in self.arms if arm.name == name), name)

@@ -11,7 +11,10 @@ from typing import Any
 
 import msgspec
 
-from joulewise import answers_table, fairness_table, notation, statistics_table, tables
+from joulewise import answers_table, fairness_table, notation, page_energy, statistics_table, tables
+from joulewise.background import Background
+from joulewise.keeping import Keeping
+from joulewise.markup import box, chart, code, details, paragraph, switch, table
 from joulewise.outcomes import Arm, Summary
 from joulewise.pareto import SEEDS_FOR_A_CLAIM
 from joulewise.results import Row
@@ -20,12 +23,17 @@ from joulewise.tabular import Table
 AXES = {"energy": "Uplink energy", "bytes_up": "Uplink bytes", "kept": "Coordinates sent"}
 SCALES = {"log": "Logarithmic", "linear": "Linear"}
 
+AGAIN = (
+    "To run it again, save the study below, which holds what --set set, as study.json (a run's folder has it); "
+    "--jobs N takes N processes and gives the same rows"
+)
+
 Charts = Mapping[str, Mapping[str, dict[str, Any]]]
 """Vega-Lite specification by chart and by what the chart's switches say; the first shows first."""
 
 
 class Panel(msgspec.Struct, frozen=True):
-    """Arms that differ in nothing but their rule, and what they have in common."""
+    """Arms that differ in nothing but rule, allocation and schedule, and what they have in common."""
 
     label: str
     arms: tuple[Arm, ...]
@@ -34,13 +42,15 @@ class Panel(msgspec.Struct, frozen=True):
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader needs to run it again: the rows' origin, the study as text, and the command.
 
-    `metered` says, line by line, what meters read over the whole run.
+    `metered` says, line by line, what meters read over the whole run, and `backgrounds`, by name of the study, what
+    else a run left in its folder.
     """
 
     rows: tuple[Row, ...]
     study_text: str | None = None
     command: str | None = None
     metered: tuple[str, ...] = ()
+    backgrounds: Mapping[str, Background] = {}
 
 
 def frontier_key(number: int) -> str:
@@ -54,22 +64,29 @@ def curve_key(number: int, panel: int) -> str:
 
 
 def panels(found: Summary) -> tuple[Panel, ...]:
-    """The study's arms by what they have in common beside their rule; Dense is in every panel."""
-    labels = list(dict.fromkeys(arm.variant for arm in found.arms if arm.variant)) or [""]
-    return tuple(Panel(label, tuple(arm for arm in found.arms if arm.variant in {"", label})) for label in labels)
+    """The study's arms by what lines of one chart share; one without a budget, such as Dense, is in all that fit it."""
+    groups = list(dict.fromkeys(arm.group for arm in found.arms))
+    whole = [one for one in groups if not any(set(one) < set(other) for other in groups)]
+    return tuple(Panel(", ".join(one), tuple(a for a in found.arms if set(a.group) <= set(one))) for one in whole)
 
 
-def render(found: Sequence[Summary], charts: Charts, bundle: str, provenance: Provenance) -> str:
+def render(
+    found: Sequence[Summary], kept: Sequence[Keeping | None], charts: Charts, bundle: str, provenance: Provenance
+) -> str:
     """The page as HTML.
 
     Args:
         found: the studies, in the page's order.
+        kept: what was kept of each tensor in each of them.
         charts: their charts.
         bundle: JavaScript that draws them: it sets ``window.vegaEmbed``.
         provenance: the last part of the page.
     """
     title = found[0].study if len(found) == 1 else f"{len(found)} studies"
-    sections = [_study(one, number, charts) for number, one in enumerate(found)]
+    sections = [
+        _study(one, each, number, charts, provenance)
+        for number, (one, each) in enumerate(zip(found, kept, strict=True))
+    ]
     template = resources.files("joulewise").joinpath("report.html").read_text(encoding="utf-8")
     return string.Template(template).substitute(
         title=escape(f"{title}: accuracy and energy"),
@@ -92,9 +109,10 @@ def _heading(found: Summary) -> str:
     return found.study if found.unit == "J" else f"{found.study} (relative energy)"
 
 
-def _study(found: Summary, number: int, charts: Charts) -> str:
+def _study(found: Summary, kept: Keeping | None, number: int, charts: Charts, provenance: Provenance) -> str:
+    background = provenance.backgrounds.get(found.study, Background())
     parts = (
-        f"<h2>{escape(_heading(found))}</h2>{_paragraph(_lead(found))}",
+        f"<h2>{escape(_heading(found))}</h2>{paragraph(_lead(found))}",
         _section("What it was to find out", answers_table.primary(found), "words"),
         _section("What was chosen", answers_table.chosen(found), "words"),
         _every_arm(found),
@@ -103,9 +121,11 @@ def _study(found: Summary, number: int, charts: Charts) -> str:
         _section("How sure that is", statistics_table.reached(found)),
         _section("Rules as a whole", statistics_table.hypervolumes(found)),
         _section("What it means for the clients", fairness_table.fairness(found)),
-        _section("Where the energy went", tables.split(found)),
+        page_energy.split(found, number),
+        page_energy.kept(found, kept, number),
         _section("What this machine took", tables.measured(found)),
         _comparison(found),
+        page_energy.devices(found, provenance.rows, background),
     )
     return f'<section id="study-{number}">{"".join(part for part in parts if part)}</section>'
 
@@ -135,8 +155,8 @@ def _claims(found: Summary) -> tuple[str, ...]:
     best = max(arm.accuracy.mean for arm in whole)
     first = next(arm for arm in whole if arm.accuracy.mean == best)
     edge = best - (first.accuracy.half or 0.0)
-    near = [arm.name for arm in whole if arm is not first and arm.accuracy.mean >= edge]
-    words = f"The highest mean accuracy is {100 * best:.1f} percent, of {first.name}"
+    near = [arm.label for arm in whole if arm is not first and arm.accuracy.mean >= edge]
+    words = f"The highest mean accuracy is {100 * best:.1f} percent, of {first.label}"
     if near:
         words += f"; within its interval: {_few(near)}"
     return (f"{words}.", _cheapest_words(found))
@@ -158,7 +178,7 @@ def _energy_words(found: Summary) -> str:
 
 
 def _cheapest_words(found: Summary) -> str:
-    reached = {arm.name: arm.to_target.energy.mean for arm in found.arms if arm.to_target.everywhere}
+    reached = {arm.label: arm.to_target.energy.mean for arm in found.arms if arm.to_target.everywhere}
     if found.basis is None or not reached:
         return ""
     least = min(reached.values())
@@ -168,7 +188,14 @@ def _cheapest_words(found: Summary) -> str:
 
 def _every_arm(found: Summary) -> str:
     marked = [arm.on_frontier for arm in found.arms]
-    return f"<h3>Every arm</h3>{_table(tables.tabulate(found), marked)}"
+    return f"<h3>Every arm</h3>{table(tables.tabulate(found), marked)}{_full_names(found)}"
+
+
+def _full_names(found: Summary) -> str:
+    """What the rows call the arms, for who looks them up there."""
+    pairs = tuple((arm.label, arm.name) for arm in found.arms if arm.label != arm.name)
+    shown = Table(caption=f"{found.study}: names of arms", columns=("Here", "In the rows"), rows=pairs, notes=())
+    return details("Names of the arms in the rows", table(shown, kind="words")) if pairs else ""
 
 
 def _frontier(found: Summary, number: int, charts: Charts) -> str:
@@ -176,8 +203,8 @@ def _frontier(found: Summary, number: int, charts: Charts) -> str:
     axes = [axis for axis in AXES if any(name.startswith(axis) for name in charts[key])]
     scales = [scale for scale in SCALES if any(name.endswith(scale) for name in charts[key])]
     switches = (
-        _switch(key, "Horizontal axis", {axis: AXES[axis] for axis in axes}),
-        _switch(key, "Scale", {scale: SCALES[scale] for scale in scales}),
+        switch(key, "Horizontal axis", {axis: AXES[axis] for axis in axes}),
+        switch(key, "Scale", {scale: SCALES[scale] for scale in scales}),
     )
     label = f"{found.study}: final accuracy of each arm against its total {AXES['energy'].lower()}"
     words = (
@@ -185,22 +212,7 @@ def _frontier(found: Summary, number: int, charts: Charts) -> str:
         "intervals over seeds. The dashed line joins the arms that no other arm beats in both. "
         "The table above holds the numbers."
     )
-    return (
-        f'<h3>What accuracy costs</h3><div class="switches">{"".join(switches)}</div>'
-        f"<figure>{_box(key, label)}<figcaption>{escape(words)}</figcaption></figure>"
-    )
-
-
-def _switch(key: str, label: str, choices: Mapping[str, str]) -> str:
-    options = "".join(f'<option value="{value}">{escape(name)}</option>' for value, name in choices.items())
-    return f'<label>{escape(label)} <select data-chart="{key}" autocomplete="off">{options}</select></label>'
-
-
-def _box(key: str, label: str) -> str:
-    return (
-        f'<div class="chart" id="{key}" role="group" aria-label="{escape(label)}">'
-        "<noscript>This chart needs JavaScript; figures/ holds it as an image.</noscript></div>"
-    )
+    return f"<h3>What accuracy costs</h3>{chart(key, label, words, switches)}"
 
 
 def _curves(found: Summary, number: int) -> str:
@@ -208,7 +220,7 @@ def _curves(found: Summary, number: int) -> str:
     for place, panel in enumerate(panels(found)):
         title = panel.label or "All arms"
         label = f"{found.study}, {title}: test accuracy after each round over cumulative uplink energy"
-        boxes.append(f"<div><h4>{escape(title)}</h4>{_box(curve_key(number, place), label)}</div>")
+        boxes.append(f"<div><h4>{escape(title)}</h4>{box(curve_key(number, place), label)}</div>")
     words = (
         "Mean test accuracy over seeds after each round, against the mean uplink energy spent so far; "
         "bands are 95 % intervals over seeds. All panels have the same axes."
@@ -216,12 +228,12 @@ def _curves(found: Summary, number: int) -> str:
     return (
         f'<h3>Accuracy on the way</h3><figure><div class="panels">{"".join(boxes)}</div>'
         f"<figcaption>{escape(words)}</figcaption></figure>"
-        f"<details><summary>Numbers of these curves</summary>{_table(tables.progress(found))}</details>"
+        f"{details('Numbers of these curves', table(tables.progress(found)))}"
     )
 
 
-def _section(title: str, table: Table | None, kind: str = "") -> str:
-    return "" if table is None else f"<h3>{escape(title)}</h3>{_table(table, kind=kind)}"
+def _section(title: str, shown: Table | None, kind: str = "") -> str:
+    return "" if shown is None else f"<h3>{escape(title)}</h3>{table(shown, kind=kind)}"
 
 
 def _comparison(found: Summary) -> str:
@@ -233,27 +245,7 @@ def _comparison(found: Summary) -> str:
     if seeds < SEEDS_FOR_A_CLAIM:
         words += f"With fewer than {SEEDS_FOR_A_CLAIM} seeds no claim is made."
     title = "<h3>Cost-weighted rules against TopK (descriptive)</h3>"
-    return f"{title}{_paragraph(words)}{_table(compared, kind='words')}"
-
-
-def _table(table: Table, marked: Sequence[bool] = (), kind: str = "") -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
-    lines = []
-    for number, (name, *cells) in enumerate(table.rows):
-        mark = ' class="marked"' if number < len(marked) and marked[number] else ""
-        data = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        lines.append(f'<tr{mark}><th scope="row">{escape(name)}</th>{data}</tr>')
-    caption = escape(table.caption)
-    return (
-        f'<div class="scroll" role="region" aria-label="{caption}" tabindex="0"><table class="{kind}">'
-        f"<caption><span>{caption}</span></caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>\n"
-        + "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
-    )
-
-
-def _paragraph(words: str) -> str:
-    return f"<p>{escape(words)}</p>"
+    return f"{title}{paragraph(words)}{table(compared, kind='words')}"
 
 
 def _provenance(given: Provenance) -> str:
@@ -270,14 +262,10 @@ def _provenance(given: Provenance) -> str:
     if given.metered:
         facts["Measured energy of this machine, over the whole run"] = "; ".join(given.metered)
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-    command = f"<p>To run it again:</p>{_code(given.command)}" if given.command else ""
-    study = f"<details><summary>The study</summary>{_code(given.study_text)}</details>" if given.study_text else ""
+    command = paragraph(f"{AGAIN}:") + code(given.command) if given.command else ""
+    study = details("The study: study.json", code(given.study_text)) if given.study_text else ""
     return f'<section id="provenance"><h2>Where this comes from</h2><dl>{items}</dl>{command}{study}</section>'
 
 
 def _listed(values: Iterable[str | None]) -> str:
     return ", ".join(sorted({value for value in values if value})) or "not recorded"
-
-
-def _code(text: str) -> str:
-    return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'

@@ -13,20 +13,19 @@ from pathlib import Path
 
 import msgspec
 
-from joulewise import checkpoints, choosing, metering, questions, rowfile, workers
+from joulewise import checkpoints, choosing, metering, pricefile, questions, rowfile, workers
+from joulewise.background import DEVICES_FILE, STUDY_FILE
 from joulewise.devices import describe, load_device
 from joulewise.errors import FederationError, OutputError
 from joulewise.flower.app import Compute, Engine
 from joulewise.flower.app import federate as federate_with_flower
 from joulewise.meters import Meter
+from joulewise.pricelist import price_list
 from joulewise.questions import Questions
 from joulewise.results import Row
 from joulewise.study import Study, expand, questions_of
 from joulewise.task import Diverged, Federate, Setup, Task, origin_of, perform
 from joulewise.wholefile import replacing
-
-STUDY_FILE = "study.json"
-DEVICES_FILE = "devices.json"
 
 _log = logging.getLogger(__name__)
 
@@ -44,11 +43,11 @@ def run(  # noqa: PLR0913 (each is an option of the command)
 ) -> Generator[Row, None, None]:
     """Run a study and yield its rows: first those that the folder holds, then each new one once written.
 
-    A folder holds ``study.json``, ``devices.json``, ``rows.jsonl``, ``analysis.json`` where the study names what it is
-    to find out and, while the study is not finished, ``checkpoints/``. With `resume`, each arm and seed goes on after
-    its last checkpoint; the rows are those of a run that was never stopped, apart from their ``timing`` and what
-    meters measured. A finished study yields its rows and does nothing else. Where arms are chosen on selection seeds,
-    all arms run with these first, and with the others those that were chosen.
+    A folder holds ``study.json``, ``devices.json``, ``layout.json``, ``rows.jsonl``, ``analysis.json`` where the study
+    names what it is to find out and, while the study is not finished, ``checkpoints/``. With `resume`, each arm and
+    seed goes on after its last checkpoint; the rows are those of a run that was never stopped, apart from their
+    ``timing`` and what meters measured. A finished study yields its rows and does nothing else. Where arms are chosen
+    on selection seeds, all arms run with these first, and with the others those that were chosen.
 
     Args:
         study: what to run.
@@ -179,6 +178,7 @@ def _claim(folder: Path, study: Study) -> None:
         if rows.exists():
             raise OutputError(f"{folder} holds rows, but no {STUDY_FILE} that says of what; give another --out")
         _write(folder / DEVICES_FILE, _numbers(study))
+        _write(folder / pricefile.FILE_NAME, pricefile.encoded(price_list(study)))
         _write(path, msgspec.json.format(msgspec.json.encode(study), indent=2) + b"\n")
         _write_questions(folder, study)
         return

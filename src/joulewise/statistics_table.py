@@ -64,7 +64,7 @@ def _line(arm: Arm, sent: Scale, budget: float | None, on: dict[str, float]) -> 
     to, share = arm.to_target, on.get(arm.name)
     bound = "" if to.everywhere else "over "
     return (
-        arm.name,
+        arm.label,
         f"{to.seeds} of {to.of}",
         bound + scaled(to.sent, sent),
         *(() if budget is None else (_at(arm, budget),)),

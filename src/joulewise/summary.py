@@ -17,6 +17,7 @@ from joulewise.errors import OutputError
 from joulewise.fairness import fairness, worst_client
 from joulewise.ledger import TERMS, UPLINK_TERMS
 from joulewise.measured import measured
+from joulewise.naming import Labelled, names
 from joulewise.outcomes import Arm, Comparison, Point, Reached, Run, Summary
 from joulewise.pareto import crossing, frontier, interval, paired
 from joulewise.questions import EVALUATIONS, Questions
@@ -66,6 +67,7 @@ def _summarise(rows: Sequence[Row], asked: Questions | None) -> Summary:
     arms = sorted(_mark_frontier(arms), key=lambda arm: _order(arm.rule, arm.name))
     settings = _shared([found[0].settings for found in by_arm.values()])
     point = reference(arms, settings.get("data"))
+    arms, shared = _named(arms, {name: found[0] for name, found in by_arm.items()})
     return Summary(
         study=rows[0].study,
         unit=rows[0].energy_unit,
@@ -82,6 +84,7 @@ def _summarise(rows: Sequence[Row], asked: Questions | None) -> Summary:
         answers=answers(asked, arms, point) if asked else (),
         reference=point,
         volumes=volumes(arms, point),
+        shared=shared,
     )
 
 
@@ -200,6 +203,12 @@ def _mark_frontier(arms: Sequence[Arm]) -> list[Arm]:
     on = frontier([arm.energy.mean for arm in whole], [arm.accuracy.mean for arm in whole])
     names = {arm.name for arm, mark in zip(whole, on, strict=True) if mark}
     return [msgspec.structs.replace(arm, on_frontier=arm.name in names) for arm in arms]
+
+
+def _named(arms: Sequence[Arm], rows: dict[str, Row]) -> tuple[list[Arm], tuple[str, ...]]:
+    every = [Labelled(name=a.name, rule=a.rule, budget=a.budget, settings=rows[a.name].settings) for a in arms]
+    found, shared = names(every)
+    return [msgspec.structs.replace(arm, naming=each) for arm, each in zip(arms, found, strict=True)], shared
 
 
 def _basis(rows: Iterable[Row]) -> str | None:

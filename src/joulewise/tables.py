@@ -153,7 +153,7 @@ def _remarks(every: Sequence[Measured]) -> list[str]:
 def _measured_line(arm: Arm, one: Measured, modelled: Scale, joules: Scale) -> tuple[str, ...]:
     known = one.joules_per_round is not None
     return (
-        arm.name,
+        arm.label,
         number(arm.energy_per_round / modelled.divisor),
         scaled(one.joules_per_round, joules) if one.joules_per_round else "unavailable",
         ", ".join(one.domains) if known else NONE,
@@ -165,7 +165,7 @@ def _measured_line(arm: Arm, one: Measured, modelled: Scale, joules: Scale) -> t
 def _split_line(arm: Arm, terms: Sequence[str], scale: Scale, sizes: tuple[Scale, Scale]) -> tuple[str, ...]:
     ways = [sum(getattr(run, f"bytes_{way}") for run in arm.runs) / len(arm.runs) for way in ("up", "down")]
     return (
-        arm.name,
+        arm.label,
         *(number(arm.by_term[term] / scale.divisor) if term in arm.by_term else NONE for term in terms),
         NONE if arm.addressable is None else number(100 * arm.addressable),
         *(number(way / size.divisor) for way, size in zip(ways, sizes, strict=True)),
@@ -187,7 +187,7 @@ def compare(found: Summary) -> Table | None:
             f"Total {energy} (% more)",
             "In words",
         ),
-        rows=tuple(_comparison_line(one) for one in found.comparisons),
+        rows=tuple(_comparison_line(one, found) for one in found.comparisons),
         notes=(
             "Descriptive: paired differences with their 95 % intervals by Student's t, one by one, "
             "not corrected for how many there are.",
@@ -203,7 +203,7 @@ def progress(found: Summary) -> Table:
         marks = sorted({max(1, round(len(arm.curve) * quarter / 4)) for quarter in range(1, 5)})
         points = [arm.curve[mark - 1] for mark in marks]
         lines += [
-            (arm.name, str(point.round), percent(point.accuracy), number(point.energy / energy.divisor))
+            (arm.label, str(point.round), percent(point.accuracy), number(point.energy / energy.divisor))
             for point in points
         ]
     return Table(
@@ -219,11 +219,11 @@ def progress(found: Summary) -> Table:
     )
 
 
-def _comparison_line(one: Comparison) -> tuple[str, ...]:
+def _comparison_line(one: Comparison, found: Summary) -> tuple[str, ...]:
     accuracy, energy = one.accuracy.interval, one.energy
     return (
-        one.arm,
-        one.reference,
+        found.label_of(one.arm),
+        found.label_of(one.reference),
         str(accuracy.seeds),
         _signed(accuracy),
         NONE if energy is None else _signed(energy),
@@ -260,7 +260,7 @@ def _direction(found: Interval, above: str, below: str, unclear: str) -> str:
 
 def _line(arm: Arm, energy: Scale, up: Scale, down: Scale) -> tuple[str, ...]:
     return (
-        arm.name if arm.complete else f"{arm.name} (so far: round {len(arm.curve)})",
+        arm.label if arm.complete else f"{arm.label} (so far: round {len(arm.curve)})",
         percent(arm.accuracy),
         scaled(arm.energy, energy),
         _to_target(arm, energy),
@@ -280,13 +280,13 @@ def _to_target(arm: Arm, energy: Scale) -> str:
 
 def _notes(found: Summary) -> tuple[str, ...]:
     seeds = {len(arm.runs) for arm in found.arms}
-    notes = []
+    notes = [f"Every arm has: {', '.join(found.shared)}."] if found.shared else []
     if max(seeds) > 1:
         notes.append("± is the 95 % confidence interval of the mean over seeds, by Student's t.")
     if min(seeds) < 2:
         notes.append("An arm with one seed has no interval: nothing is known about its spread.")
     if len(seeds) > 1:
-        counts = "; ".join(f"{arm.name}: {len(arm.runs)}" for arm in found.arms)
+        counts = "; ".join(f"{arm.label}: {len(arm.runs)}" for arm in found.arms)
         notes.append(f"Not every arm has finished the same seeds. Seeds finished: {counts}.")
     if not all(arm.to_target.everywhere for arm in found.arms):
         notes.append(

@@ -18,7 +18,17 @@ try:
         partition,
     )
     from joulewise.learning.examples import Dataset, Examples
-    from joulewise.learning.models import CNN, MLP, Model, ResNet18, arrays, build, load_arrays, multiply_accumulates
+    from joulewise.learning.models import (
+        CNN,
+        MLP,
+        Model,
+        ResNet18,
+        arrays,
+        build,
+        load_arrays,
+        multiply_accumulates,
+        shapes,
+    )
     from joulewise.learning.training import Compute, Evaluation, Training, evaluate, train, use_threads
 except ModuleNotFoundError as error:
     raise MissingExtra("learning", "Training a model") from error
@@ -49,6 +59,7 @@ __all__ = [
     "load_arrays",
     "multiply_accumulates",
     "partition",
+    "shapes",
     "train",
     "use_threads",
 ]

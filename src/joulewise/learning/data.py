@@ -98,12 +98,16 @@ class Digits(msgspec.Struct, frozen=True, tag="digits", tag_field="name", forbid
     """The 1,797 handwritten digits that ship with scikit-learn: one channel, 8 by 8, from 0 to 1.
 
     Attributes:
+        images: channels, height and width of an image.
+        classes: how many there are.
         clients: number of clients.
         partition: how the training examples are dealt out to them.
         examples: use only so many training examples, as many of each class as of any other; None uses all.
         test_examples: the same for the test part: a CNN on CIFAR-10 takes longer to evaluate on all than to train.
     """
 
+    images: ClassVar[tuple[int, int, int]] = (1, 8, 8)
+    classes: ClassVar[int] = 10
     clients: AtLeastOne
     partition: Partition
     examples: AtLeastOne | None = None
@@ -129,6 +133,8 @@ class Cifar10(msgspec.Struct, frozen=True, tag="cifar10", tag_field="name", forb
     A copy stored with loss (JPEG) is fit for comparing methods, not for comparing with published accuracies.
 
     Attributes:
+        images: channels, height and width of an image.
+        classes: how many there are.
         clients: number of clients.
         partition: how the training examples are dealt out to them.
         examples: use only so many training examples, as many of each class as of any other; None uses all.
@@ -137,6 +143,8 @@ class Cifar10(msgspec.Struct, frozen=True, tag="cifar10", tag_field="name", forb
             ``label``; None reads ``uoft-cs/cifar10`` from the Hugging Face hub.
     """
 
+    images: ClassVar[tuple[int, int, int]] = (3, 32, 32)
+    classes: ClassVar[int] = 10
     clients: AtLeastOne
     partition: Partition
     examples: AtLeastOne | None = None
