@@ -342,7 +342,7 @@ def test_what_is_best_on_the_selection_seeds_is_chosen_and_reported_on_the_other
     assert summed.answers[0].seeds == 3
     table = answers_table.chosen(summed)
     assert {cells[1] for cells in table.rows} == {"2 arms"}
-    assert "learning_rate, by the best mean final accuracy on seeds 3" in table.notes[0]
+    assert "learning_rate, by the best mean final accuracy on seed 3, of" in table.notes[0]
     assert "learning_rate=0.1: " in table.rows[0][3]
 
 

@@ -55,6 +55,12 @@ def test_names_come_from_layout_json_alone_and_sizes_also_from_a_reply_that_kept
     assert kept(sparse, other)[1].tensors[0] == "tensor 1"
 
 
+def test_rows_on_which_arms_were_chosen_are_left_aside():
+    reported = [row for row in ROWS if row.seed == 0 and row.budget != "density=0.1"]
+    (found,) = summary(reported)
+    assert keeping(found, ROWS) == keeping(found, reported)
+
+
 def test_replies_of_several_models_have_no_map():
     first = ROWS[0]
     short = tuple(msgspec.structs.replace(client, kept_by_tensor=(3,)) for client in first.clients)

@@ -42,14 +42,15 @@ def chosen(found: Summary) -> Table | None:
     if not found.chosen or found.questions is None:
         return None
     names = ", ".join(found.questions.choose)
-    seeds = ", ".join(map(str, found.questions.selection_seeds))
+    numbers = found.questions.selection_seeds
+    seeds = f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
     return Table(
         caption=f"{found.study}: chosen on selection seeds",
         columns=("Chosen", "From", "Its accuracy there (%)", "The others"),
         rows=tuple(_chosen_line(one) for one in found.chosen),
         notes=(
-            f"Chosen: {names}, by the best mean final accuracy on seeds {seeds}, of which nothing else is "
-            "reported. The others are in no other table.",
+            f"Chosen: {names}, by the best mean final accuracy on {seeds}, of which nothing else is reported. The "
+            "others are in no other table.",
         ),
     )
 

@@ -43,7 +43,9 @@ def keeping(found: Summary, rows: Iterable[Row], prices: PriceList | None = None
         rows: its rows, among others.
         prices: its tensors; left aside where the rows are of another number of tensors.
     """
-    own = [row for row in rows if row.study == found.study and row.energy_unit == found.unit]
+    shown = {(arm.name, run.seed) for arm in found.arms for run in arm.runs}  # Not those that arms were chosen on.
+    every = (row for row in rows if row.study == found.study and row.energy_unit == found.unit)
+    own = [row for row in every if (row.arm, row.seed) in shown]
     lengths = {len(client.kept_by_tensor) for row in own for client in row.clients}
     if len(lengths) != 1 or lengths == {0}:
         return None
@@ -71,10 +73,9 @@ def _known(
 
 
 def _counts(found: Summary, rows: Sequence[Row], width: int) -> dict[str, tuple[tuple[float, ...], ...]]:
-    seeds = {arm.name: {run.seed for run in arm.runs} for arm in found.arms}
-    replies: dict[str, dict[int, list[Floats]]] = {name: {} for name in seeds}
+    replies: dict[str, dict[int, list[Floats]]] = {arm.name: {} for arm in found.arms}
     for row in rows:
-        if row.seed in seeds[row.arm] and row.clients:
+        if row.clients:
             kept = np.array([client.kept_by_tensor for client in row.clients], dtype=np.float64)
             replies[row.arm].setdefault((row.round - 1) // width, []).append(kept)
     return {
