@@ -18,7 +18,8 @@ import numpy as np
 
 from joulewise import rowfile
 from joulewise.charges import MASK_TERMS
-from joulewise.pareto import interval, paired
+from joulewise.pareto import crossing, interval, paired
+from joulewise.questions import EVALUATIONS
 from joulewise.results import Row
 
 BASE = "EqualCount"
@@ -58,7 +59,24 @@ def line(name: str, arm: dict[int, dict[int, Row]], base: dict[int, dict[int, Ro
         half = (change.high or change.mean) - change.mean
         parts.append(f"{interval(list(first.values())).mean:5.1f} ({change.mean:+5.1f} ± {half:4.1f})")
     spent = sum(energy(rows, last) for rows in arm.values()) / sum(energy(rows, last) for rows in base.values())
-    return f"  {name:<52} {len(own):2d} seeds  {'  '.join(parts)}  energy x {spent:.3f}\n"
+    equal = f"energy x {spent:.3f}, to equal accuracy {energy_to_equal(arm, base, last)}"
+    return f"  {name:<52} {len(own):2d} seeds  {'  '.join(parts)}  {equal}\n"
+
+
+def energy_to_equal(arm: dict[int, dict[int, Row]], base: dict[int, dict[int, Row]], last: int) -> str:
+    """Energy until the arm is as accurate as the base at its end, over what the base has spent; seed by seed."""
+    logs = []
+    for seed in sorted(arm.keys() & base.keys()):
+        own, other = ([rows[seed][number].server.accuracy for number in range(1, last + 1)] for rows in (arm, base))
+        found = crossing(own, float(np.mean(other[-EVALUATIONS:])) - 1e-12)
+        if found is not None:
+            logs.append(np.log(energy(arm[seed], found + 1) / energy(base[seed], last)))
+    reached = f"in {len(logs)} of {len(arm)}"
+    if len(logs) < len(arm) or not logs:
+        return reached
+    mean = interval(logs)
+    ends = (mean.mean, mean.low or mean.mean, mean.high or mean.mean)
+    return "x {:.2f} ({:.2f} to {:.2f}), ".format(*np.exp(ends)) + reached
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def hypervolumes(found: Summary) -> Table | None:
         ),
         notes=(
             "The share that at least one arm of the rule beats of the rectangle from the reference point, "
-            f"{number(point.energy / scale.divisor)} {scale.name} (the mean of {point.arm}) and "
+            f"{number(point.energy / scale.divisor)} {scale.name} (the mean of {found.label_of(point.arm)}) and "
             f"{100 * point.accuracy:g} % (guessing), to no energy and 100 %. Both axes are linear. It is taken seed by "
             "seed. More arms have more of it: rules are compared with TopK only where both have equally many.",
         ),
