@@ -14,11 +14,14 @@ from test_flower_resume import resumed_equals_never_stopped
 from joulewise.compress import Compressor
 from joulewise.costs import Costs
 from joulewise.curves import LEAST, Curve, curve_of
+from joulewise.devices import load_device
 from joulewise.errors import RuleError, StudyError
 from joulewise.fleet import Books, EqualJoules, Known, OnePrice, hand_out, one_price
 from joulewise.flower import orders
 from joulewise.flower.app import federate
 from joulewise.flower.orders import Order
+from joulewise.layout import Layout
+from joulewise.prices import price
 from joulewise.rules import Density, Joules, MinVariance
 from joulewise.select import select
 from joulewise.study import expand, load
@@ -249,6 +252,15 @@ def test_what_counts_on_caps_that_are_kept_is_refused(order):
     costs = Costs.of(np.ones(4), unit="relative")
     with pytest.raises(RuleError, match="MinVariance meets its budget on average: no battery can cap it"):
         orders.obey(order, Compressor(RULE, Density(0.5)), np.ones(4, np.float32), costs)
+
+
+def test_joules_on_a_device_whose_memory_moves_in_blocks_are_refused_with_the_allocation_named():
+    layout = Layout.of({"fc.weight": np.zeros((40, 40), np.float32)})
+    costs = price(layout, load_device("mcu-flash-ble-nrf5340"))
+    assert costs.blocks
+    with pytest.raises(RuleError, match=r"the server hands out joules, which MinVariance .* EqualCount at the server"):
+        orders.obey(Order(Joules(1.0)), Compressor(RULE, Density(0.5)), np.ones(1600, np.float32), costs)
+    assert orders.obey(Order(Density(0.1)), Compressor(RULE, Density(0.5)), np.ones(1600, np.float32), costs).said
 
 
 STUDY = """

@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, QFedAvg
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ from joulewise.codec import VALUE_TYPES, encode
 from joulewise.compress import ErrorFeedback
 from joulewise.errors import FederationError
 from joulewise.flower import FileStore, MemoryStore, Sparse, SparseGrid, Sparsify, wire
-from joulewise.flower.checked import Expected, largest_payload, told
+from joulewise.flower.checked import Expected, examples, largest_payload, told, weight
 from joulewise.flower.rounds import Invited, play
 from joulewise.layout import Layout
 from joulewise.rules import Count, Dense, TopK
@@ -381,3 +381,12 @@ def test_a_study_stops_where_a_reply_cannot_be_used():
     grid = Invited(spoiling(COMPRESSED["checksum"], sparse))
     with pytest.raises(FederationError, match=r"round 1: node 2 failed: payload was damaged on the way"):
         list(play(averaging(), grid, record(model()), (1,), {1: (1, 2, 3)}))
+
+
+@pytest.mark.parametrize("count", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_of_examples_that_is_none_counts_as_none_where_replies_are_weighed_by_something_else(count):
+    reply = Message(
+        RecordDict({"m": MetricRecord({"num-examples": count, "w": 2.0})}), dst_node_id=1, message_type="train"
+    )
+    assert examples(reply) == 0
+    assert weight(reply, Expected(weight="w", others=(), alike=False)) == 2.0

@@ -117,7 +117,7 @@ def test_what_was_not_used_goes_back_and_a_lost_state_loses_its_velocity():
     assert (fate, lost.residual, lost.momentum) == ("lost", None, None)
 
 
-@pytest.mark.parametrize("momentum", [-0.1, 1.0, 1.5, math.nan])
+@pytest.mark.parametrize("momentum", [-0.1, 1.0, 1 - 1e-9, 1.5, math.nan])
 def test_a_momentum_out_of_range_is_refused(momentum):
     with pytest.raises(RuleError, match=r"ErrorFeedback\(momentum\) must be at least 0 and below 1"):
         ErrorFeedback(momentum=momentum)

@@ -2,7 +2,8 @@
 
     a = u + r,   payload = encode(select(a)),   r' = a - decode(payload)
 
-What was sent and what was kept is what there was: ``decode(payload) + r' = a``, bit for bit.
+What was sent and what was kept is what there was: ``decode(payload) + r' = a``, bit for bit; with ternary
+values, of which one magnitude stands for many, to one rounding of float32.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class Compressor:
         feedback: remember what was not sent; None to forget it.
 
     Raises:
-        RuleError: rule and budget do not go together, or the rule is unbiased and there is feedback.
+        RuleError: rule and budget do not go together, or the rule is unbiased and there is feedback, or ternary values.
 
     Example:
         >>> from joulewise.rules import CWMP, Count
@@ -147,6 +148,12 @@ class Compressor:
             raise RuleError(
                 f"{type(self.rule).__name__} sends values scaled up to be unbiased, so there is nothing to "
                 "remember; leave feedback out"
+            )
+        kinds = {self.values} if isinstance(self.values, str) else set(self.values)
+        if unbiased and "ternary" in kinds:
+            raise RuleError(
+                f"{type(self.rule).__name__} sends values scaled up to be unbiased, but values = 'ternary' sends one "
+                "magnitude for all that a tensor keeps; use float32, float16, bfloat16 or int8, or another rule"
             )
 
     @property

@@ -126,7 +126,7 @@ def examples(reply: Message) -> int:
     """How many examples a reply says that it used; 0 where it does not."""
     metrics = {name: value for record in wire.of_kind(reply.content, MetricRecord) for name, value in record.items()}
     counts = (metrics.get(name) for name in EXAMPLES)
-    return next((int(count) for count in counts if isinstance(count, int | float)), 0)
+    return next((int(count) for count in counts if isinstance(count, int | float) and math.isfinite(count)), 0)
 
 
 def weight(reply: Message, expected: Expected) -> float:

@@ -187,6 +187,11 @@ def obey(order: Order, compressor: Compressor, added: Vector, costs: Costs, rece
             "MinVariance meets its budget on average: no battery can cap it, and by ascent nobody can tell what a "
             'round leaves; use OnePrice(control="curves") at the server, and no batteries'
         )
+    if isinstance(compressor.rule, MinVariance) and isinstance(order.budget, Joules) and costs.blocks:
+        raise RuleError(
+            "the server hands out joules, which MinVariance cannot meet on average on a device whose memory moves in "
+            "blocks (lines, pages); use CWMP or Projection, or EqualCount at the server"
+        )
     if norm is None and (order.price is not None or order.points or order.least_price is not None):
         raise RuleError(
             f"the server hands out joules at a price, for which {type(compressor.rule).__name__} has no value; use "
