@@ -81,7 +81,7 @@ class Round:
 
 def moved(own: Round, allocation: Allocation, energy_j: float, books: Books) -> tuple[float, float]:
     """Value and union of the allocation with the budget at which its masks cost this much."""
-    field = "share" if isinstance(allocation, EqualCount) else "budget_j"
+    field = "share" if getattr(allocation, "budget_j", None) is None else "budget_j"
     low, high, amount = 1e-9, 1.0 if field == "share" else 2 * energy_j, getattr(allocation, field)
     for _ in range(TRIES):
         allocation = type(allocation)(
@@ -112,7 +112,7 @@ def lines(recorded: Recorded, base: jw.Costs, rule, density: float) -> Iterator[
             known = {k: replace(each, receive_j=times * each.dense_j) for k, each in plain.items()}
             own = Round(fleet, second, known, times * math.fsum(fleet.dense_j))
             energy_j, value, union, _ = own.kept(EqualCount(density), Books())
-            both = OnePrice(energy_j, counts="both")
+            both = OnePrice(share=energy_j / math.fsum(k.dense_j + k.receive_j for k in known.values()), counts="both")
             *_, books = replace(own, updates=first).kept(both, Books())
             ways = (EqualJoules(energy_j), Books()), (OnePrice(energy_j), Books()), (both, books)
             found = [(value, union), *(moved(own, each, energy_j, those) for each, those in ways)]

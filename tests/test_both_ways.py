@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from joulewise.bothways import one_price_both_ways
 from joulewise.curves import Curve
 from joulewise.errors import PayloadError, RuleError
-from joulewise.fleet import Books, EqualJoules, Known, OnePrice, Order, book, hand_out, one_price
+from joulewise.fleet import Books, EqualCount, EqualJoules, Known, OnePrice, Order, book, hand_out, one_price
 from joulewise.reception import MOST_ALIKE, Reception, likeness_of, union_of
 from joulewise.rules import CWMP, Density, Joules, Projection
 
@@ -241,6 +241,10 @@ def known_fleet(receive_j=30.0, clients=4):
     }
 
 
+TOTAL_J = 100.0 * (1.0 + 1.0 + 10.0 + 100.0) + 4 * 30.0
+"""Of sending and receiving everything in `known_fleet`."""
+
+
 def counted(orders, known, receiving, likeness=0.0):
     both = Reception(np.array([known[k].dense_j for k in orders]), receiving, likeness)
     return both.total_j(np.array([order.budget.budget for order in orders.values()]))
@@ -248,10 +252,10 @@ def counted(orders, known, receiving, likeness=0.0):
 
 BOTH = (
     EqualJoules(share=0.1, counts="both"),
-    EqualJoules(budget_j=90.0, counts="both"),
+    EqualJoules(share=0.008, counts="both"),
     OnePrice(share=0.1, counts="both"),
-    OnePrice(budget_j=90.0, counts="both"),
-    OnePrice(budget_j=90.0, counts="both", least_share=0.5),
+    OnePrice(share=0.008, counts="both"),
+    OnePrice(share=0.008, counts="both", least_share=0.5),
 )
 
 
@@ -259,7 +263,7 @@ BOTH = (
 def test_caps_and_the_predicted_downlink_are_the_budget(allocation):
     known = known_fleet()
     orders, books = hand_out(allocation, Books(), known)
-    budget = allocation.budget_j or 0.1 * sum(each.dense_j + each.receive_j for each in known.values())
+    budget = allocation.share * sum(each.dense_j + each.receive_j for each in known.values())
     assert counted(orders, known, 120.0) <= budget
     assert counted(orders, known, 120.0) == pytest.approx(budget, rel=1e-9)
     assert books.awaited_j == pytest.approx(counted(orders, known, 120.0) - counted(orders, known, 0.0), rel=1e-9)
@@ -277,24 +281,24 @@ def test_every_client_gets_its_floor_of_an_equal_part():
     known = known_fleet()
     worthless = Curve(np.array([1e-6, 1e-9]), np.array([1.0, 100.0]))
     known[3] = replace(known[3], curve=worthless, dense_j=100.0)
-    equal, _ = hand_out(EqualJoules(budget_j=50.0, counts="both"), Books(), known)
-    orders, _ = hand_out(OnePrice(budget_j=50.0, counts="both", least_share=0.5), Books(), known)
+    equal, _ = hand_out(EqualJoules(share=50.0 / TOTAL_J, counts="both"), Books(), known)
+    orders, _ = hand_out(OnePrice(share=50.0 / TOTAL_J, counts="both", least_share=0.5), Books(), known)
     assert orders[3].budget.budget == pytest.approx(0.5 * equal[3].budget.budget)
 
 
 def test_one_without_a_curve_gets_its_equal_part():
     known = known_fleet()
     known[1] = replace(known[1], curve=None)
-    equal, _ = hand_out(EqualJoules(budget_j=50.0, counts="both"), Books(), known)
-    orders, _ = hand_out(OnePrice(budget_j=50.0, counts="both"), Books(), known)
+    equal, _ = hand_out(EqualJoules(share=50.0 / TOTAL_J, counts="both"), Books(), known)
+    orders, _ = hand_out(OnePrice(share=50.0 / TOTAL_J, counts="both"), Books(), known)
     assert orders[1].budget.budget == pytest.approx(equal[1].budget.budget)
     assert counted(orders, known, 120.0) == pytest.approx(50.0)
 
 
 def test_what_curves_leave_goes_to_all_alike():
     known = {k: replace(each, curve=Curve(np.empty(0), np.empty(0))) for k, each in known_fleet().items()}
-    equal, _ = hand_out(EqualJoules(budget_j=50.0, counts="both"), Books(), known)
-    orders, _ = hand_out(OnePrice(budget_j=50.0, counts="both"), Books(), known)
+    equal, _ = hand_out(EqualJoules(share=50.0 / TOTAL_J, counts="both"), Books(), known)
+    orders, _ = hand_out(OnePrice(share=50.0 / TOTAL_J, counts="both"), Books(), known)
     assert [each.budget.budget for each in orders.values()] == pytest.approx([e.budget.budget for e in equal.values()])
 
 
@@ -316,25 +320,94 @@ def test_a_share_holds_with_clients_that_are_not_known_yet(kind, strangers):
     assert strangers == 4 or books.awaited_j >= both.downlink_j(energies)
 
 
-def test_a_budget_in_joules_bounds_the_uplinks_alone_until_somebody_is_known():
-    orders, books = hand_out(OnePrice(budget_j=8.0, counts="both"), Books(), {0: None, 1: None})
-    assert [order.budget for order in orders.values()] == [Joules(4.0), Joules(4.0)]
-    assert books.awaited_j == 0.0
+@pytest.mark.parametrize("kind", [EqualJoules, OnePrice])
+def test_a_budget_in_joules_is_refused_as_nothing_would_bound_the_first_round(kind):
+    with pytest.raises(RuleError, match=r"counts='both'\) has budget_j=8.0.*use share, or counts='uplink'"):
+        kind(budget_j=8.0, counts="both")
+    kind(budget_j=8.0)
+
+
+@pytest.mark.parametrize("fraction", [0.3, 1.0])
+def test_one_mask_alone_says_nothing_of_how_alike_masks_are(fraction):
+    allocation, known = EqualJoules(share=0.05, counts="both"), known_fleet()
+    before = Books(likeness=2.0, overlap=0.7)
+    orders, books = hand_out(allocation, before, known)
+    spent = fraction * orders[2].budget.budget
+    for others in ({}, {0: 0.0, 1: 0.0}):
+        # A header is in what it spent, so that its mask is smaller than that share.
+        after = book(allocation, books, orders, {2: spent, **others}, known, union=0.98 * spent / known[2].dense_j)
+        assert (after.likeness, after.overlap) == (2.0, 0.7)
+    two = book(allocation, books, orders, {2: spent, 3: 1.0}, known, union=0.98 * spent / known[2].dense_j)
+    assert two.overlap != 0.7
+
+
+@some
+@given(st.lists(st.floats(0.001, 1.0), min_size=2, max_size=4), st.floats(1e-6, 1.0), st.floats(0.3, 1.0))
+def test_what_is_learned_of_masks_is_of_one_piece(shares, union, before):
+    known = {k: Known(10, 100.0, receive_j=30.0) for k in range(len(shares))}
+    allocation = EqualJoules(share=0.5, counts="both")
+    orders = {k: Order(Joules(100.0)) for k in known}
+    spent = {k: 100.0 * share for k, share in enumerate(shares)}
+    books = book(allocation, Books(overlap=before), orders, spent, known, union)
+    kept = np.array(shares)
+    assert (books.likeness == 0.0) == (books.overlap == 1.0)
+    if books.likeness < MOST_ALIKE:
+        assert union_of(kept, books.likeness) == pytest.approx(books.overlap * union_of(kept), rel=1e-6)
+    # The next division is predicted by the same likeness.
+    orders, after = hand_out(allocation, books, known)
+    independent = union_of(np.array([order.budget.budget / 100.0 for order in orders.values()]))
+    assert after.awaited_j <= 30.0 * len(shares) * independent * (1 + 1e-9)
+    assert books.overlap < 1 or after.awaited_j == pytest.approx(30.0 * len(shares) * independent)
+
+
+def test_a_lost_reply_to_a_density_counts_as_that_share_of_everything():
+    known = {k: Known(10, 100.0 * (k + 1), receive_j=30.0) for k in range(3)}
+    orders = {0: Order(Density(0.05)), 1: Order(Density(0.05)), 2: Order(Joules(7.0))}
+    for allocation in (EqualCount(0.05), EqualJoules(share=0.05, counts="both")):
+        books = book(allocation, Books(), orders, {0: 3.0}, known, union=0.0)
+        assert books.spent_j == pytest.approx(3.0 + 0.05 * 200.0 + 7.0)
+    # One that is heard may have spent more: it was given no energy.
+    assert book(EqualCount(0.05), Books(), orders, {0: 3.0, 1: 30.0, 2: 7.0}, known).spent_j == pytest.approx(40.0)
+
+
+@pytest.mark.parametrize("kind", [EqualJoules, OnePrice])
+def test_masks_that_are_larger_than_their_energies_tell_are_paid_for_over_the_rounds(kind):
+    curve = smooth(np.random.default_rng(0), 50, 2.0)
+    known = {k: Known(100, 100.0, curve, receive_j=100.0) for k in range(10)}
+    allocation, books, costs = kind(share=0.02, counts="both"), Books(), []
+    for _ in range(30):
+        orders, books = hand_out(allocation, books, known)
+        caps = {k: order.budget.budget for k, order in orders.items()}
+        union = union_of(np.minimum(1.0, 5.0 * np.array(list(caps.values())) / 100.0))
+        costs.append((math.fsum(caps.values()) + 1000.0 * union) / 40.0)
+        books = book(allocation, books, orders, caps, known, union)
+    assert costs[0] > 3
+    assert books.spent_j <= 1.2 * books.allowed_j
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dense_j", [5e-324, 1e-300, 1e-3])
+def test_a_claim_as_small_as_numbers_are_divides_without_overflow(dense_j):
+    known = known_fleet() | {2: Known(10, dense_j, FLAT, receive_j=30.0)}
+    for kind in (EqualJoules, OnePrice):
+        orders, books = hand_out(kind(share=0.05, counts="both"), Books(), known)
+        assert all(0 <= order.budget.budget < math.inf for order in orders.values())
+        assert books.awaited_j >= 0
 
 
 def test_the_books_say_what_was_predicted_and_what_the_union_cost():
-    allocation, known = OnePrice(budget_j=90.0, counts="both"), known_fleet()
+    allocation, known = OnePrice(share=90.0 / TOTAL_J, counts="both"), known_fleet()
     orders, books = hand_out(allocation, Books(), known)
     spent = {k: order.budget.budget for k, order in orders.items()}
     uplink, awaited = math.fsum(spent.values()), books.awaited_j
     books = book(allocation, books, orders, spent, known, union=0.25)
     assert (books.predicted_j, books.received_j, books.awaited_j) == (awaited, 0.25 * 120.0, 0.0)
     assert books.spent_j == pytest.approx(uplink + 30.0)
-    assert books.allowed_j == 90.0
+    assert books.allowed_j == pytest.approx(90.0)
     alike = books.likeness
     assert 0 < alike < MOST_ALIKE
     densities = np.array([spent[k] / each.dense_j for k, each in known.items()])
-    assert union_of(densities, alike) == pytest.approx(0.25)
+    assert union_of(densities, alike) == pytest.approx(books.overlap * union_of(densities))
     orders, books = hand_out(allocation, books, known)
     caps = np.array([order.budget.budget for order in orders.values()])
     expected = books.overlap * union_of(caps / [each.dense_j for each in known.values()])
@@ -359,7 +432,7 @@ def test_the_books_say_what_was_predicted_and_what_the_union_cost():
 
 
 def test_what_a_union_cost_too_much_is_taken_from_the_next_round():
-    allocation, known = OnePrice(budget_j=90.0, counts="both"), known_fleet()
+    allocation, known = OnePrice(share=90.0 / TOTAL_J, counts="both"), known_fleet()
     orders, books = hand_out(allocation, Books(), known)
     spent = {k: order.budget.budget for k, order in orders.items()}
     books = replace(book(allocation, books, orders, spent, known, union=1.0), allowed_j=150.0, spent_j=160.0)
@@ -370,7 +443,7 @@ def test_what_a_union_cost_too_much_is_taken_from_the_next_round():
     assert counted(orders, known, 120.0) == pytest.approx(90.0 - debt)
     deeper = replace(books, spent_j=books.spent_j + 1e6)
     orders, _ = hand_out(allocation, deeper, known)
-    assert counted(orders, known, 120.0) == pytest.approx(45.0)
+    assert counted(orders, known, 120.0) == pytest.approx(4.5)
 
 
 def test_claims_of_receiving_that_cannot_be_are_refused():
@@ -398,7 +471,7 @@ def test_whatever_clients_claim_both_ways_stay_within_the_budget(allocation, see
     caps = [order.budget.budget for order in orders.values()]
     assert all(0 <= cap < math.inf for cap in caps)
     receiving = math.fsum(each.receive_j for each in known.values())
-    budget = allocation.budget_j or allocation.share * (math.fsum(k.dense_j for k in known.values()) + receiving)
+    budget = allocation.share * (math.fsum(k.dense_j for k in known.values()) + receiving)
     assert counted(orders, known, receiving) <= budget * (1 + 1e-12)
     assert 0 <= books.awaited_j <= budget * (1 + 1e-12)
 

@@ -51,7 +51,8 @@ class EqualJoules(
         budget_j: energy of all masks of a round together, in the unit of the costs.
         share: the same as a share of what it costs that all clients of the round send everything; with
             ``counts="both"`` that all send and all receive everything.
-        counts: what the budget counts, ``uplink`` or ``both``. What a client may spend is its uplink in any case.
+        counts: what the budget counts, ``uplink`` or ``both``; ``both`` needs a share. What a client may spend is its
+            uplink in any case.
         course: how the budget changes over the run; None: every round the same.
     """
 
@@ -80,8 +81,8 @@ class OnePrice(
         step: with ascent, the price is multiplied by ``(wanted / target)^step`` after each round, and by less where
             that went too far before.
         least_share: each client may spend at least this share of an equal part of the budget, whatever it is worth.
-        counts: what the budget and the price count, ``uplink`` or ``both``; ``both`` needs curves. What a client may
-            spend is its uplink in any case.
+        counts: what the budget and the price count, ``uplink`` or ``both``; ``both`` needs curves and a share. What a
+            client may spend is its uplink in any case.
         course: how the budget changes over the run; None: every round the same.
     """
 
@@ -193,3 +194,8 @@ def _one_budget(allocation: EqualJoules | OnePrice, budget_j: float | None, shar
         _between(f"{name}(share)", share)
     elif budget_j is not None and not 0 < budget_j <= MOST_J:
         raise RuleError(f"{name}(budget_j) must be finite and above 0, at most {MOST_J:g}, but is {budget_j}")
+    elif allocation.counts == "both":
+        raise RuleError(
+            f"{name}(counts='both') has budget_j={budget_j}, but before the first round nobody knows what receiving "
+            "costs, so that it would not bound that round; use share, or counts='uplink'"
+        )

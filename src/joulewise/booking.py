@@ -12,7 +12,7 @@ from joulewise.allocations import Allocation, EqualCount, EqualJoules, OnePrice,
 from joulewise.claims import Known, checked
 from joulewise.errors import FederationError, PayloadError
 from joulewise.reception import likeness_of, union_of
-from joulewise.rules import Budget, Joules
+from joulewise.rules import Budget, Density, Joules
 
 FURTHEST = 64.0
 """Times that the wanted energy may be off from the target, as far as one move of the price looks at it."""
@@ -34,8 +34,8 @@ class Books:
         awaited_j: what receivers are expected to pay for the masks of the round under way, where that is counted.
         predicted_j: the same of all rounds before it.
         received_j: what they have paid for these: part of `spent_j`.
-        likeness: of the masks of the last round whose union was seen, see `joulewise.reception.Reception`; 0, as if
-            they were independent, before there is one.
+        likeness: at which the union of the last masks would be `overlap` times that of independent ones, see
+            `joulewise.reception.Reception`; 0, as if they were independent, before there are some.
         overlap: that union over the one of independent masks; where it falls, the middle between the one before and it.
     """
 
@@ -88,7 +88,7 @@ def book(
         books: that `hand_out` gave.
         orders: that it handed out.
         spent_j: what each client says that it spent, of those whose reply was used. More than its cap counts as that,
-            and so does a reply that was lost: its client may have spent that much.
+            and a reply that was lost counts as all of it, or as the share of `Known.dense_j` that its client may keep.
         known: what is known of the clients now.
         union: share of the coordinates that at least one client has sent, for which all receivers pay; None where that
             is not known, then it counts as what was predicted.
@@ -134,16 +134,18 @@ def _alike(
     known: Mapping[int, Known],
     union: float | None,
 ) -> Books:
-    """With how alike the masks were that came; as before where nobody knows their union, or none was used."""
+    """With how alike the masks were that came; as before where nobody knows their union, or fewer than two kept any."""
     heard = {client: each.dense_j for client, each in known.items() if client in spent_j}
     kept = [_counted(k, spent_j[k], orders, known) / dense_j for k, dense_j in heard.items()]
-    if not union or not any(kept):
+    if not union or sum(each > 0 for each in kept) < 2:  # One mask alone is like nothing.
         return books
     densities = np.minimum(1.0, np.array(kept))
-    overlap = min(1.0, max(float(densities.max()), union) / union_of(densities))
+    independent = union_of(densities)
+    overlap = min(1.0, max(float(densities.max()), union) / independent)
     # Down by halves, up at once: what is taken for too little is paid for by receivers.
     overlap = max(overlap, 0.5 * (books.overlap + overlap))
-    return replace(books, likeness=likeness_of(densities, union), overlap=overlap)
+    likeness = 0.0 if overlap >= 1 else likeness_of(densities, overlap * independent)
+    return replace(books, likeness=likeness, overlap=overlap)
 
 
 def _counted(client: int, claim: float | None, orders: Mapping[int, Order], known: Mapping[int, Known]) -> float:
@@ -155,7 +157,8 @@ def _counted(client: int, claim: float | None, orders: Mapping[int, Order], know
     if isinstance(budget, Joules):
         return budget.budget if claim is None else min(claim, budget.budget)
     dense_j = known[client].dense_j if client in known else 0.0  # Then nothing of it is in the budget either.
-    return dense_j if claim is None else min(claim, dense_j)
+    most = budget.fraction * dense_j if isinstance(budget, Density) else dense_j
+    return most if claim is None else min(claim, dense_j)
 
 
 def _first_price(heard: Mapping[int, Known]) -> float | None:

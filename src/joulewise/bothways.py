@@ -20,6 +20,8 @@ ALONE = np.append(0.0, np.geomspace(1e-4, 1.0, 28))
 
 NEAR = 1e-12
 """How close the logarithm of the price is brought."""
+DEAREST = 1e300
+"""Times that receivers may pay of what a sender does; finite, so that none of it times no chance is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,11 +102,12 @@ def one_price_both_ways(  # noqa: PLR0913, PLR0917 (the parts of one question)
 
 def _ratios(table: Table, reception: Reception, alone: float) -> Floats:
     """What a coordinate costs everybody over what it costs its sender, at each point of each curve: float64[K, m]."""
-    densities = np.minimum(1.0 - 1e-15, np.exp(table.y) / reception.dense_j[:, None])
     with np.errstate(over="ignore"):
+        densities = np.minimum(1.0 - 1e-15, np.exp(table.y) / reception.dense_j[:, None])
         odds = np.exp(-(1.0 + reception.likeness) * np.log1p(-densities))
+        shared = np.minimum(DEAREST, reception.receiving_j / reception.dense_j)
     chances = np.minimum(1.0, alone * odds) if alone else np.zeros_like(odds)
-    return np.asarray(1.0 + (reception.receiving_j / reception.dense_j)[:, None] * chances, np.float64)
+    return np.asarray(1.0 + shared[:, None] * chances, np.float64)
 
 
 def _reaching(table: Table, reception: Reception, budget_j: float, least: Floats) -> tuple[float, Floats]:

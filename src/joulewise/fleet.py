@@ -42,6 +42,8 @@ Floats = npt.NDArray[np.float64]
 
 SETTLING = 4
 """Times that a division is made to see how alike its masks would be."""
+MOST_OWED = 0.95
+"""Of a round's budget, that may go into what unions cost too much before."""
 
 # ---------------------------------------------------------------- before a round
 
@@ -54,8 +56,7 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
 
     With ``counts="both"`` caps and what receivers are predicted to pay for the union of the masks never exceed the
     budget together; `Books.awaited_j` says how much of it that is. A client that is not known gets the density over the
-    number of clients, with which the union keeps within the share. Of a fleet of which nothing is known, a budget in
-    joules bounds the uplinks alone.
+    number of clients, with which the union of masks of those densities keeps within the share.
 
     Args:
         allocation: how joules are divided.
@@ -90,7 +91,7 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
     reception = _reception(allocation, books, counted, len(known))
     if reception is not None:
         # A union may have cost more than foreseen: that is taken from the rounds after it, none of which stands still.
-        budget_j -= min(0.5 * budget_j, max(0.0, books.spent_j - books.allowed_j))
+        budget_j -= min(MOST_OWED * budget_j, max(0.0, books.spent_j - books.allowed_j))
         shared, books = _both_ways(allocation, books, counted, budget_j, reception)
         awaited_j = books.awaited_j + reception.receiving_j * (density or 0.0) * len(orders)
         books = replace(books, awaited_j=awaited_j)
@@ -118,7 +119,7 @@ def _reception(
 ) -> Reception | None:
     """What masks cost both ways, clients that are not known taken to be like the others; None where it is not counted.
 
-    Of a fleet of which nothing is known, or whose devices price no downlink, there is the uplink alone.
+    Of a fleet whose devices price no downlink there is the uplink alone.
     """
     there = [each for each in known.values() if each is not None]
     receiving = receiving_j(there, clients)

@@ -125,7 +125,8 @@ def receive_j(
     """Energy in which a device receives every coordinate as one that changed, and writes it: joules.
 
     The sum of what `price` calls downlink_share and receiver_write for one receiver, over all coordinates. Where half
-    of them change, a sparse downlink costs the device half of this. Pages that are erased as a whole come on top.
+    of them change, a sparse downlink costs the device half of this. Pages of flash that are erased as a whole come on
+    top, and may cost a hundred times as much: budgets with ``counts="both"`` refuse devices that have some.
 
     Args:
         layout: the tensors.

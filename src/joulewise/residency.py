@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from joulewise.costs import Block
-from joulewise.devices import Level, Memory
+from joulewise.devices import Device, Level, Memory
 from joulewise.layout import Layout
 from joulewise.tensorwise import Floats
 
@@ -43,6 +43,18 @@ def working_levels(layout: Layout, memory: Memory, arrays: int = 1) -> Levels:
 def flash_of(memory: Memory) -> Level | None:
     """The flash that the weights lie in between rounds, if they do."""
     return memory.flash if memory.weights == "flash" else None
+
+
+def rewrites_pages(device: Device) -> bool:
+    """Whether a received coordinate makes a device erase a whole page of flash and write it again.
+
+    Example:
+        >>> from joulewise.devices import load_device
+        >>> [rewrites_pages(load_device(name)) for name in ("mcu-flash-ble-nrf5340", "phone-lte-2021")]
+        [True, False]
+    """
+    flash = None if device.memory is None else flash_of(device.memory)
+    return flash is not None and flash.page is not None
 
 
 def traffic(levels: Sequence[Level], reads: float, writes: float, bits: float | Floats = ELEMENT_BITS) -> Floats:

@@ -16,13 +16,15 @@ from joulewise.analysis import Analysis
 from joulewise.choices import Choice, Defaults, Grid, Part, Positive, Seed
 from joulewise.compress import Compressor, ErrorFeedback
 from joulewise.curves import exponent_of
+from joulewise.devices import load_device
 from joulewise.errors import ProfileError, RuleError, StudyError
-from joulewise.fleet import OnePrice
+from joulewise.fleet import OnePrice, counts_both
 from joulewise.fleetfile import Fleet
 from joulewise.flower.app import Arm
 from joulewise.flower.choice import StrategyChoice
 from joulewise.learning import Data, Model, Training
 from joulewise.questions import Questions
+from joulewise.residency import rewrites_pages
 from joulewise.rules import LEGAL, Dense, MinVariance, budget_text
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -150,6 +152,7 @@ def _arm(study: Study, choice: Choice) -> Arm:
     }
     partition = choice.partition or study.data.partition
     devices = fleetfile.assign(study.fleet.devices if choice.devices is None else choice.devices, study.data.clients)
+    _check_pages(strategy, devices)
     return Arm(
         name="",
         data=msgspec.structs.replace(study.data, partition=partition),
@@ -161,6 +164,18 @@ def _arm(study: Study, choice: Choice) -> Arm:
         rounds=study.rounds,
         supply=fleetfile.supply_of(study.fleet, choice.schedule, devices, study.rounds, compressor),
     )
+
+
+def _check_pages(strategy: StrategyChoice, devices: tuple[str, ...]) -> None:
+    """What receiving costs a device is counted without pages that it erases."""
+    if strategy.allocation is None or not counts_both(strategy.allocation):
+        return
+    paged = next((name for name in devices if rewrites_pages(load_device(name))), None)
+    if paged is not None:
+        raise StudyError(
+            f"strategy.allocation has counts = 'both', but {paged!r} in fleet.devices erases pages of flash for what "
+            "it receives, which the budget leaves out; use counts = 'uplink', or devices without pages"
+        )
 
 
 def _check_allocation(strategy: StrategyChoice, compressor: Compressor, rounds: int) -> None:

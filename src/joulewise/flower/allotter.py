@@ -153,7 +153,8 @@ class Allotter:
                 self._known.pop(node, None)
                 return
             if dense is not None:
-                self._units[node] = dense.check(said.dense_j, said.receive_j)
+                both = fleet.counts_both(self.allocation)
+                self._units[node] = dense.check(said.dense_j, said.receive_j if both else None)
             known = Known(
                 weight, said.dense_j, curve, said.wanted_j, said.margin, said.exponent, receive_j=said.receive_j
             )
@@ -221,6 +222,43 @@ def refuse_dense(allocation: Allocation, downlink: object) -> None:
         raise RuleError(
             f"{type(allocation).__name__}(counts='both') counts what receivers pay for what masks keep, but "
             f"downlink={downlink!r} sends them {sends}, whatever is kept; use downlink='lossless', or counts='uplink'"
+        )
+
+
+def refuse_partial(allocation: Allocation, fraction: float, averages: bool) -> None:
+    """A budget that counts what receivers pay for masks needs all nodes in each round, and the mean of their replies.
+
+    A node that was left out is sent the changes of all rounds since, or the whole model; and what is more than the mean
+    changes coordinates that no mask keeps.
+
+    Args:
+        allocation: how joules are divided.
+        fraction: share of the nodes that the strategy draws for each round.
+        averages: whether it returns the weighted mean of its replies.
+
+    Raises:
+        RuleError: the strategy does something else.
+
+    Example:
+        >>> refuse_partial(OnePrice(share=0.1), 0.5, False)
+        >>> refuse_partial(OnePrice(share=0.1, counts="both"), 0.5, True)
+        Traceback (most recent call last):
+            ...
+        joulewise.errors.RuleError: OnePrice(counts='both') counts ... fraction_train=0.5 ...
+    """
+    if not fleet.counts_both(allocation):
+        return
+    name = type(allocation).__name__
+    if fraction < 1:
+        raise RuleError(
+            f"{name}(counts='both') counts what all nodes pay to receive one round's changes, but with "
+            f"fraction_train={fraction:g} they receive those of all rounds since they were last drawn, or the whole "
+            "model; use fraction_train=1.0, or counts='uplink'"
+        )
+    if not averages:
+        raise RuleError(
+            f"{name}(counts='both') counts what receivers pay for what masks keep, but this strategy does not return "
+            "the mean of its replies alone, and may change every coordinate; use FedAvg or FedProx, or counts='uplink'"
         )
 
 

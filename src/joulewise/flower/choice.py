@@ -9,7 +9,8 @@ import msgspec
 from flwr.serverapp import strategy as strategies
 
 from joulewise.allocations import Allocation, over
-from joulewise.flower.allotter import refuse_dense
+from joulewise.flower.allotter import refuse_dense, refuse_partial
+from joulewise.flower.averaging import averages_only
 from joulewise.flower.downlink import Setting
 
 Averaging = Literal["FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad"]
@@ -47,6 +48,7 @@ class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         if self.allocation is not None:
             refuse_dense(self.allocation, self.downlink)
+            refuse_partial(self.allocation, self.fraction, averages_only(self.make()))
 
     @property
     def fraction(self) -> float:

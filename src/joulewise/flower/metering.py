@@ -97,38 +97,39 @@ def _crossing(message: Message) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """What sending and receiving everything costs on a device at most, by the server's own prices.
+    """Between what sending and receiving everything costs on a device, by the server's own prices.
 
     Args:
         device: as the node calls it.
         unit: of its energy; None where the server has no prices for it.
-        most: of any value type and density.
-        most_received: the same of receiving.
+        sent: least and most, of any value type and density.
+        received: the same of receiving.
     """
 
     device: str
     unit: Unit | None = None
-    most: float = 0.0
-    most_received: float = 0.0
+    sent: tuple[float, float] = (0.0, 0.0)
+    received: tuple[float, float] = (0.0, 0.0)
 
-    def check(self, claim: float, received: float = 0.0) -> Unit:
-        """The unit of what a node says that sending everything, and receiving it, costs it.
+    def check(self, claim: float, received: float | None = None) -> Unit:
+        """The unit of what a node says that sending everything, and receiving it where that is counted, costs it.
 
         Raises:
-            PayloadError: there are no prices to check it by, or it is more than that.
+            PayloadError: there are no prices to check it by, or it is less or more than it can be.
         """
         if self.unit is None:
             raise PayloadError(
                 f"there are no prices here for its device {self.device!r}; name its file at the server, with "
                 "Pricing(devices=[...])"
             )
-        for name, told, what, most in (
-            ("dense_j", claim, "sending", self.most),
-            ("receive_j", received, "receiving", self.most_received),
+        for name, told, what, (least, most) in (
+            ("dense_j", claim, "sending", self.sent),
+            ("receive_j", received, "receiving", self.received),
         ):
-            if told > most * (1 + 1e-9):
+            if told is not None and not least * (1 - 1e-9) <= told <= most * (1 + 1e-9):
+                bound = f"at least {least:g}" if told < least else f"at most {most:g}"
                 raise PayloadError(
-                    f"it reports {name} = {told:g} {self.unit}, but {what} everything costs at most {most:g} on "
+                    f"it reports {name} = {told:g} {self.unit}, but {what} everything costs {bound} on "
                     f"{self.device}; give both sides the same profile and the same boundary"
                 )
         return self.unit
@@ -176,7 +177,7 @@ class Pricing:
         """What the server knows of the device of that name."""
         device = self.device(name)
         try:
-            return Dense(name) if device is None else Dense(name, device.unit, *_most(layout, device, self.boundary))
+            return Dense(name) if device is None else Dense(name, device.unit, *_dense(layout, device, self.boundary))
         except CostError:  # The device lacks what the boundary needs.
             return Dense(name)
 
@@ -236,12 +237,17 @@ def _costs(layout: Layout, device: Device, values: tuple[ValueType, ...], bounda
 
 
 @lru_cache(maxsize=64)
-def _most(layout: Layout, device: Device, boundary: Boundary) -> tuple[float, float]:
-    """Energy of sending and of receiving all coordinates, each as dear as if it were alone, in the widest type."""
-    bits, density = max(VALUE_BITS.values()), 1.0 / max(2, layout.n)
-    costs = price(layout, device, bits, density, boundary=boundary)
-    received = receive_j(layout, device, bits, density, boundary=boundary)
-    return math.fsum((costs.per_kept * layout.sizes).tolist()), received
+def _dense(layout: Layout, device: Device, boundary: Boundary) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Least and most energy of sending and of receiving all coordinates.
+
+    In the narrowest type with no bits for places, and in the widest with each as dear as if it were alone. What is
+    received has 32 bits.
+    """
+    alone, (narrow, *_, wide) = 1.0 / max(2, layout.n), sorted(VALUE_BITS.values())
+    ends = [price(layout, device, *each, boundary=boundary) for each in ((narrow, 1.0), (wide, alone))]
+    least, most = (math.fsum((costs.per_kept * layout.sizes).tolist()) for costs in ends)
+    received = [receive_j(layout, device, 32, density, boundary=boundary) for density in (1.0, alone)]
+    return (least, most), (received[0], received[1])
 
 
 # ---------------------------------------------------------------- sums of a round

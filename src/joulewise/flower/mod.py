@@ -23,6 +23,7 @@ from joulewise.ledger import curve_charge, round_charges
 from joulewise.persistence import rewriting
 from joulewise.prices import Boundary
 from joulewise.recorder import Recorder
+from joulewise.residency import rewrites_pages
 from joulewise.results import ClientResult
 from joulewise.rules import CWMP, Budget, Density, Joules, Rule, budget_text
 
@@ -190,6 +191,11 @@ def _obeyed(
     if receipt.order is None:
         return orders.Obeyed(compressor)
     order, added = orders.parse(receipt.order), privacy.added_to(compressor, update, state)
+    if order.both and rewrites_pages(device):
+        raise RuleError(
+            f"the server's budget counts what nodes pay to receive, but device {device.name!r} erases pages of flash "
+            "for that, which the budget leaves out; use counts='uplink' at the server, or a device without pages"
+        )
     received_j = receiving(costs.layout, device, compressor, settings.boundary) if order.both else 0.0
     return orders.obey(order, compressor, added, costs, received_j)
 

@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from joulewise.allocations import Allocation, over
 from joulewise.errors import FederationError
+from joulewise.flower.allotter import refuse_partial
 from joulewise.flower.averaging import averages_only
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Setting, checked
@@ -70,6 +71,8 @@ class Sparse(Strategy):
         self._allocation = allocation
         self._writer = None if rows is None else Writer(rows if isinstance(rows, Rows) else Rows(rows))
         self._evaluates_here = False
+        if allocation is not None:
+            self._refuse_partial(allocation)
         trees = next((name for name in _names(strategy) if name in TREES), None)
         if trees is not None:
             raise FederationError(
@@ -92,9 +95,15 @@ class Sparse(Strategy):
                 "Sparse needs a SparseGrid: call strategy.start(grid, ...), or wrap the grid of your own "
                 "loop in joulewise.flower.SparseGrid(grid)"
             )
+        if grid.allotter is not None:  # A grid of the user's own has its own allocation.
+            self._refuse_partial(grid.allotter.allocation)
         self._grid = grid
         grid.expected = _expected(self.strategy)
         return self.strategy.configure_train(server_round, arrays, config, grid)
+
+    def _refuse_partial(self, allocation: Allocation) -> None:
+        fractions = [getattr(each, "fraction_train", 1.0) for each in _layers(self.strategy)]
+        refuse_partial(allocation, min(fractions), self._averages)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -193,7 +202,13 @@ def _expected(strategy: Strategy) -> Expected:
 
 
 def _names(strategy: object) -> Iterator[str]:
-    """Class names of a strategy and of those that it wraps, as Flower's differential-privacy wrappers do."""
+    """Class names of a strategy and of those that it wraps."""
+    for each in _layers(strategy):
+        yield from (kind.__name__ for kind in type(each).__mro__)
+
+
+def _layers(strategy: object) -> Iterator[object]:
+    """A strategy and those that it wraps, as Flower's differential-privacy wrappers do."""
     while strategy is not None:
-        yield from (kind.__name__ for kind in type(strategy).__mro__)
+        yield strategy
         strategy = getattr(strategy, "strategy", None)
