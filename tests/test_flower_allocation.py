@@ -32,6 +32,7 @@ ALLOCATIONS = (
     OnePrice(share=0.05),
     OnePrice(share=0.05, least_share=0.5),
     OnePrice(share=0.05, control="ascent"),
+    OnePrice(share=0.05, control="asked"),
 )
 LINKS = ("synthetic-link-1", "synthetic-link-1", "synthetic-link-100", "synthetic-link-100")
 

@@ -6,19 +6,21 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from flwr.app import RecordDict
 from fleet_in_process import BUDGET, DENSE, LINKS, MODEL, Fleet, masks, spent
+from flwr.app import RecordDict
 from toy_federation import Watched, app, payloads, record, request, update
 
 from joulewise import fleet
 from joulewise.charges import UPLINK_TERMS
+from joulewise.codec import decode
 from joulewise.compress import ErrorFeedback
-from joulewise.flower import FileStore, MemoryStore, OnePrice, SparseGrid, Sparsify, summary, wire
+from joulewise.flower import ContextStore, FileStore, MemoryStore, OnePrice, SparseGrid, Sparsify, summary, wire
 from joulewise.flower.notes import ORDER
 from joulewise.flower.orders import Order, Said, parse
 from joulewise.flower.state import packed_state, unpacked_state
 from joulewise.flower.summary import TICKET
 from joulewise.flower.trained import Trained
+from joulewise.layout import Layout
 from joulewise.rules import CWMP, Density, Joules, MinVariance, Projection
 
 ASKED = (OnePrice(budget_j=BUDGET, control="asked"), OnePrice(share=0.03, control="asked"))
@@ -370,7 +372,7 @@ def test_time_is_left_for_orders_however_long_nodes_train():
 
 
 class Node:
-    """One node, by messages; `store` None is a SuperNode that starts a process for each of them, with `Context.state`."""
+    """One node, by messages; without a store its state is in its context, as where each message has a process."""
 
     def __init__(self, store=None, feedback=ErrorFeedback(), **options):  # noqa: B008
         self.store = store
@@ -380,8 +382,7 @@ class Node:
 
     def restarted(self):
         """The same node in another process, which has its files and no more."""
-        other = Node(self.store, **{key: self.options[key] for key in ("feedback",)})
-        return other
+        return Node(self.store)
 
     def ask(self, number=1, accepted=None):
         asked = request(1, number, MODEL)
@@ -397,14 +398,10 @@ class Node:
         return reply
 
     def state(self):
-        store = self.store or self.grid and Sparsify(store=None)._settings.store
-        return store.load(self.context)
+        return (self.store or ContextStore()).load(self.context)
 
 
 def applied(reply):
-    from joulewise.codec import decode  # noqa: PLC0415
-    from joulewise.layout import Layout  # noqa: PLC0415
-
     (payload,) = payloads(reply)
     return decode(payload.data, Layout.of(MODEL)).dense()
 
