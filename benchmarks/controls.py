@@ -1,6 +1,6 @@
 """How well each control of one price holds a fleet's budget, what it makes of it, and what it costs in messages.
 
-``python benchmarks/controls.py [--rounds 12] [--seeds 3] [--share 0.01] [--contrast 100]``
+``python benchmarks/controls.py [--control NAME] [--rounds 12] [--seeds 3] [--share 0.01] [--contrast 100]``
 
 Ten clients of the digits, half of them with links at 1 and half at the contrast for each coordinate; Projection with
 error feedback. Per control, over all seeds: energy of the masks over the budget in percent, in the first round, least
@@ -72,6 +72,7 @@ def line(control: str, runs: list[list[RoundOutcome]], given: argparse.Namespace
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--control", choices=CONTROLS)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--share", type=float, default=0.01)
@@ -80,7 +81,7 @@ def main() -> int:
     print("| control | first | least | most | in all | accuracy | messages | bytes up | bytes down |")
     print("|---" * 9 + "|")
     above = False
-    for control in CONTROLS:
+    for control in CONTROLS if given.control is None else (given.control,):
         runs = [list(federate(arm(control, given), seed)) for seed in range(given.seeds)]
         row, most = line(control, runs, given)
         above = above or (control == "asked" and most > 1 + 1e-9)
