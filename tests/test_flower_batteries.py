@@ -245,7 +245,13 @@ def test_a_cap_keeps_the_filling_of_a_budget():
 
 @pytest.mark.parametrize(
     "allocation",
-    [EqualCount(share=0.6), EqualJoules(share=0.6), OnePrice(share=0.6), OnePrice(share=0.6, control="ascent")],
+    [
+        EqualCount(share=0.6),
+        EqualJoules(share=0.6),
+        OnePrice(share=0.6),
+        OnePrice(share=0.6, control="asked"),
+        OnePrice(share=0.6, control="ascent"),
+    ],
     ids=str,
 )
 def test_of_a_battery_and_an_allocation_the_smaller_cap_counts(allocation, tmp_path):
@@ -348,6 +354,8 @@ def test_only_a_link_with_an_energy_per_bit_can_be_made_dearer():
         ("mcu-flash-ble-nrf5340", None, None, 1.0),  # pages of flash that the mask has paid for are not paid twice
         (WIFI, Normalised(), None, 0.01),  # tensors that travel whole, with a header of their own
         (WIFI, None, OnePrice(share=0.5), 0.1),  # a curve of 64 points at most
+        (LTE, None, OnePrice(share=0.5, control="asked"), 0.2),  # in a message of its own
+        (WIFI, None, OnePrice(share=0.5, control="asked"), 0.4),  # and the longest order that there may be
     ],
 )
 def test_what_a_round_costs_before_any_coordinate_is_worked_out_and_never_too_low(device, model, allocation, loose):

@@ -1,19 +1,22 @@
 """Flower's simulation on Ray: the same bits as in this process, clear errors, and nothing left behind."""
 
+import dataclasses
 import logging
 import os
 import subprocess
 import threading
 
+import msgspec
 import pytest
 from studies_of_flower import SPARSE, arm, bits
 from test_flower_batteries import FIXED_J, HUNGRY, ROUND_J, powered
 
-from joulewise.compress import Compressor
+from joulewise.compress import Compressor, ErrorFeedback
 from joulewise.errors import FederationError
+from joulewise.fleet import OnePrice
 from joulewise.flower.app import federate
 from joulewise.pacing import Battery
-from joulewise.rules import Density, TopK
+from joulewise.rules import CWMP, Density, TopK
 
 ray = pytest.importorskip("ray")
 
@@ -66,6 +69,15 @@ def test_a_federation_that_is_closed_early_leaves_nothing_behind(engine):
     assert after[0] <= before[0]
     assert after[1:] == before[1:]
     assert not ray.is_initialized()
+
+
+def test_nodes_that_are_asked_before_have_the_same_bits():
+    which = arm(Compressor(CWMP(), Density(0.05), feedback=ErrorFeedback()), rounds=2, clients=3)
+    allocation = OnePrice(share=0.05, control="asked")
+    which = dataclasses.replace(which, strategy=msgspec.structs.replace(which.strategy, allocation=allocation))
+    found = list(federate(which, 0, engine="ray"))
+    assert bits(found, checkpoint=False) == bits(federate(which, 0), checkpoint=False)
+    assert all(client.allowed is not None for outcome in found for client in outcome.clients)
 
 
 def test_an_error_of_a_client_reaches_the_caller_in_one_line():

@@ -76,8 +76,10 @@ class OnePrice(
         share: the same as a share of what it costs that all clients of the round send everything; with
             ``counts="both"`` that all send and all receive everything.
         control: what fixes the price. ``curves``: the clients' energy-price curves, of this round or of an earlier
-            one; every client may spend what its curve says, and the sum is the budget. ``ascent``: what clients wanted
-            to spend at the last price; nobody sends a curve, and what is left of a round's budget goes to the next.
+            one; every client may spend what its curve says, and the sum is the budget. ``asked``: the same with curves
+            of this round, for which each client is asked before it sends anything else: two messages more.
+            ``ascent``: what clients wanted to spend at the last price; nobody sends a curve, and what is left of a
+            round's budget goes to the next.
         step: with ascent, the price is multiplied by ``(wanted / target)^step`` after each round, and by less where
             that went too far before.
         least_share: each client may spend at least this share of an equal part of the budget, whatever it is worth.
@@ -88,7 +90,7 @@ class OnePrice(
 
     budget_j: float | None = None
     share: float | None = None
-    control: Literal["curves", "ascent"] = "curves"
+    control: Literal["curves", "asked", "ascent"] = "curves"
     step: float = 0.5
     least_share: float = 0.0
     counts: Counts = "uplink"
@@ -105,7 +107,7 @@ class OnePrice(
         if self.counts == "both" and self.control == "ascent":
             raise RuleError(
                 "OnePrice(counts='both') needs the clients' curves to tell what receivers will pay, but control is "
-                "'ascent'; use control='curves', or counts='uplink'"
+                "'ascent'; use control='curves' or 'asked', or counts='uplink'"
             )
         _check_course(self)
 

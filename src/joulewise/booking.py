@@ -119,7 +119,7 @@ def book(
         predicted_j=books.predicted_j + books.awaited_j,
         received_j=books.received_j + received,
     )
-    if not isinstance(allocation, OnePrice) or allocation.control == "curves":
+    if not isinstance(allocation, OnePrice) or allocation.control != "ascent":
         return after
     heard = {client: each for client, each in sound.items() if client in spent_j}
     if books.price is None:

@@ -42,6 +42,8 @@ class ClientState:
         fingerprint: the layout's, so that another model's state is never added.
         local: the client's own values of tensors that it never sends, by name; None for none.
         momentum: float32[n], with `ErrorFeedback(momentum=...)`; None for nothing.
+        unsent: an update that waits to be told what it may cost, as named arrays; it is not in the residual. None for
+            none.
     """
 
     residual: Vector | None = None
@@ -51,6 +53,7 @@ class ClientState:
     fingerprint: int = 0
     local: Mapping[str, Any] | None = None
     momentum: Vector | None = None
+    unsent: Mapping[str, Any] | None = None
 
 
 Fate = Literal["none", "accepted", "returned", "lost"]

@@ -97,7 +97,7 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
         books = replace(books, awaited_j=awaited_j)
     elif isinstance(allocation, EqualJoules):
         shared = _capped(counted, equal_parts(budget_j, _ceilings(counted)).tolist())
-    elif allocation.control == "curves":
+    elif allocation.control != "ascent":
         shared, books = _by_curves(allocation, books, counted, budget_j)
     else:
         shared = _by_ascent(allocation, books, counted, budget_j)

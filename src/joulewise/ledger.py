@@ -102,16 +102,22 @@ def header_energy(encoded: Encoded, costs: Costs) -> float:
     return _loose_energy(encoded.header_bytes, costs)
 
 
-def curve_charge(curve_bytes: int, costs: Costs) -> tuple[Charge, ...]:
+def curve_charge(curve_bytes: int, costs: Costs, apart: bool = False) -> tuple[Charge, ...]:
     """What sending an energy-price curve costs, as bytes that belong to no tensor; nothing for none.
+
+    Args:
+        curve_bytes: of the curve.
+        costs: prices of the client's device.
+        apart: whether it is sent in a message of its own, which costs what a link's message costs in any case.
 
     Example:
         >>> curve_charge(0, Costs.of(np.full(9, 10.0), unit="relative"))
         ()
     """
-    if not curve_bytes:
+    if not curve_bytes and not apart:
         return ()
-    return (Charge("curve", _loose_energy(curve_bytes, costs), costs.unit, "modelled", curve_bytes),)
+    energy = _loose_energy(curve_bytes, costs) + (costs.fixed if apart else 0.0)
+    return (Charge("curve", energy, costs.unit, "modelled", curve_bytes),)
 
 
 def downlink_charge(payload_bytes: int, device: Device, boundary: Boundary = "radio") -> tuple[Charge, ...]:

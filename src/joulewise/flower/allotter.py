@@ -22,6 +22,7 @@ from joulewise.fleet import Allocation, Books, Known, OnePrice
 from joulewise.flower import orders, wire
 from joulewise.flower.metering import Dense
 from joulewise.flower.orders import Order
+from joulewise.flower.summary import Summary
 from joulewise.flower.wire import Reply
 from joulewise.rules import Density, Joules
 
@@ -52,6 +53,7 @@ class Allotter:
         self._numbers: dict[int, int] = {}
         self._orders: dict[int, fleet.Order] = {}
         self._spent: dict[int, float] = {}
+        self._asked: tuple[int, ...] = ()
         self._batch: object = None
 
     @classmethod
@@ -64,8 +66,15 @@ class Allotter:
         refuse_dense(allocation, downlink)
         return cls(allocation)
 
+    @property
+    def asks(self) -> bool:
+        """Whether nodes hold their updates until all have said what these cost."""
+        return isinstance(self.allocation, OnePrice) and self.allocation.control == "asked"
+
     def ask(self, nodes: Iterable[int], batch: object) -> dict[int, str]:
         """An order for each node that is asked to train, as the text of a note.
+
+        Where nodes are asked before, it is to say what their updates cost, and `divide` gives those that follow.
 
         Args:
             nodes: of one round.
@@ -76,15 +85,34 @@ class Allotter:
                 twice, which would spend its part twice.
             RuleError: the rounds of the allocation's course are over.
         """
-        asked = sorted(nodes, key=lambda node: (self._numbers.get(node, node), node))
-        again = self._orders and (batch is self._batch or (isinstance(batch, int) and batch == self._batch))
+        asked = self._in_turn(nodes)
+        again = self._asked and (batch is self._batch or (isinstance(batch, int) and batch == self._batch))
         if again or len(set(asked)) < len(asked):
             raise FederationError(
                 "the joules of this round are handed out, and more nodes, or one of them again, are asked to train in "
                 "it; with an allocation send all train requests of a round in one call, one to each node"
             )
         self.close()
-        self._batch = batch
+        self._batch, self._asked = batch, tuple(asked)
+        if not self.asks:
+            return self._divided(asked)
+        for node in asked:  # What it said of an earlier update does not matter here.
+            self._known.pop(node, None)
+        return dict.fromkeys(asked, Order(points=POINTS, both=fleet.counts_both(self.allocation), asks=True).text())
+
+    def divide(self, nodes: Iterable[int]) -> dict[int, str]:
+        """The orders of nodes that have been asked before, as texts of notes, by what they have said of their updates.
+
+        Args:
+            nodes: that have answered. Parts of those of which nothing is known are given to nobody else.
+        """
+        self._spent = {}
+        return self._divided(self._in_turn(nodes))
+
+    def _in_turn(self, nodes: Iterable[int]) -> list[int]:
+        return sorted(nodes, key=lambda node: (self._numbers.get(node, node), node))
+
+    def _divided(self, asked: list[int]) -> dict[int, str]:
         self._orders, self.books = self._handed_out(asked)
         return {node: self._order(order).text() for node, order in self._orders.items()}
 
@@ -146,23 +174,28 @@ class Allotter:
             weight: of its reply in the average.
             dense: what the server knows itself of its device; None to believe the node.
         """
-        self._numbers[node] = number
         try:
-            said, curve = orders.heard(sent.said, sent.curve)
-            if said is None:  # Of a node that does not obey, what it said once holds no longer.
-                self._known.pop(node, None)
-                return
-            if dense is not None:
-                both = fleet.counts_both(self.allocation)
-                self._units[node] = dense.check(said.dense_j, said.receive_j if both else None)
-            known = Known(
-                weight, said.dense_j, curve, said.wanted_j, said.margin, said.exponent, receive_j=said.receive_j
-            )
-            self._known[node] = fleet.checked(node, known)
-            self._spent[node] = said.spent_j
+            self.learn(node, number, sent, weight, dense)
         except PayloadError as error:
-            self._known.pop(node, None)
             _log.warning("node %d: what it says of its energy is left out: %s", node, error)
+
+    def learn(self, node: int, number: int, sent: Reply | Summary, weight: float, dense: Dense | None = None) -> None:
+        """As `heard`, of a reply or of what comes before one.
+
+        Raises:
+            PayloadError: it says nonsense; nothing is known of it then.
+        """
+        self._numbers[node] = number
+        self._known.pop(node, None)  # Of a node that does not obey, what it said once holds no longer.
+        said, curve = orders.heard(sent.said, sent.curve)
+        if said is None:
+            return
+        if dense is not None:
+            both = fleet.counts_both(self.allocation)
+            self._units[node] = dense.check(said.dense_j, said.receive_j if both else None)
+        known = Known(weight, said.dense_j, curve, said.wanted_j, said.margin, said.exponent, receive_j=said.receive_j)
+        self._known[node] = fleet.checked(node, known)
+        self._spent[node] = said.spent_j
 
     def close(self, union: float | None = None) -> None:
         """The round is over, whether its replies were used or not: what was spent is spent.
@@ -171,11 +204,11 @@ class Allotter:
             union: share of the coordinates that the new model takes from at least one reply; None where it is not known
                 whether one was made.
         """
-        if self._orders:
+        if self._asked:
             known = self._alike(self._orders)
             spent = {node: energy for node, energy in self._spent.items() if node in self._orders and node in known}
             self.books = fleet.book(self.allocation, self.books, self._orders, spent, known, union)
-        self._orders, self._spent, self._batch = {}, {}, None
+        self._orders, self._spent, self._asked, self._batch = {}, {}, (), None
 
     # ---------------------------------------------------------------- checkpoints
 

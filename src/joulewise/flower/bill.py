@@ -18,6 +18,7 @@ from joulewise.fleet import Allocation, OnePrice
 from joulewise.flower import wire
 from joulewise.flower.costing import priced
 from joulewise.flower.settings import loaded
+from joulewise.flower.summary import MOST_ORDER_BYTES
 from joulewise.layout import Layout
 from joulewise.ledger import curve_charge, round_charges, total
 from joulewise.rules import Count, Density, Joules
@@ -50,6 +51,7 @@ class Bill:
         training: multiply-accumulates of a client's round; empty where nobody says what they take.
         curve_bytes: of an energy-price curve, where the server asks for one.
         allotted: whether the server hands out energy in the place of the compressor's budget.
+        asked: whether it asks for the curve before, in a message of its own.
     """
 
     layout: Layout
@@ -60,6 +62,7 @@ class Bill:
     training: tuple[float, ...] = ()
     curve_bytes: int = 0
     allotted: bool = False
+    asked: bool = False
 
     def need(self, client: int, factor: float = 1.0) -> Need:
         """What a client needs in a round.
@@ -81,7 +84,7 @@ def bill_of(
     """The bill of a model; for the rest see `Bill`."""
     arrays = wire.to_numpy(model)
     layout = wire.layout_of(arrays, {})
-    curves = isinstance(allocation, OnePrice) and allocation.control == "curves"
+    control = allocation.control if isinstance(allocation, OnePrice) else "ascent"
     return Bill(
         layout,
         model_bytes=wire.size_of(model),
@@ -89,8 +92,9 @@ def bill_of(
         compressor=compressor,
         devices=devices,
         training=training,
-        curve_bytes=8 * POINTS if curves else 0,
+        curve_bytes=0 if control == "ascent" else 8 * POINTS,
         allotted=allocation is not None,
+        asked=control == "asked",
     )
 
 
@@ -99,10 +103,10 @@ def _need(bill: Bill, name: str, factor: float, multiply_accumulates: float | No
     device = loaded(name) if factor == 1.0 else with_link(loaded(name), factor)
     costs = priced(bill.layout, device, bill.compressor, "radio")
     around = round_charges(
-        curve_charge(bill.curve_bytes, costs),
+        curve_charge(bill.curve_bytes, costs, bill.asked),
         bill.layout,
         device,
-        bytes_down=bill.model_bytes,
+        bytes_down=bill.model_bytes + (MOST_ORDER_BYTES if bill.asked else 0),
         multiply_accumulates=multiply_accumulates,
         remembers=bill.compressor.remembers,
     )

@@ -49,7 +49,7 @@ class Books:
         price: float | None = None,
     ) -> int:
         """A compressed reply was sound; the number of its client. `allowed` and `price` are what its mask was given."""
-        number = self._number(node, sent.result.partition)
+        number = self.number(node, sent.result.partition)
         if self._pricing is None:  # Bytes are what arrived and what was sent here, whatever the node says.
             result = msgspec.structs.replace(sent.result, bytes_up=sent.size, bytes_down=booked.size)
         else:
@@ -87,7 +87,7 @@ class Books:
         self._exchanges, self._labels = [], []
         return taken
 
-    def _number(self, node: int, claimed: int) -> int:
+    def number(self, node: int, claimed: int) -> int:
         """The partition that a node was the first to claim; otherwise its own id, below zero as no partition is."""
         first = node not in self._numbers
         if first:

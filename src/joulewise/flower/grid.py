@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from flwr.app import ArrayRecord, Message
@@ -16,8 +16,10 @@ from flwr.serverapp import Grid
 from joulewise.codec import decode
 from joulewise.errors import JoulewiseError, PayloadError
 from joulewise.fleet import Allocation
-from joulewise.flower import allotter, checked, local, wire
+from joulewise.flower import allotter, asking, checked, local, summary, wire
 from joulewise.flower.allotter import Allotter
+from joulewise.flower.around import Around
+from joulewise.flower.asking import Answers, Listener
 from joulewise.flower.books import Books
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Downlink, Setting
@@ -38,7 +40,7 @@ _ACCEPTED: WeakKeyDictionary[Grid, dict[int, int]] = WeakKeyDictionary()
 _log = logging.getLogger("joulewise")
 
 
-class SparseGrid(Grid):
+class SparseGrid(Around):
     """Wraps any Grid: compressed replies come out as arrays of the model, so that every strategy can take them.
 
     An array is made dense when it is asked for; an averaging strategy thus holds one dense tensor at a time,
@@ -79,7 +81,7 @@ class SparseGrid(Grid):
         pricing: Pricing | None = Pricing(),  # noqa: B008 (a frozen record)
         allocation: Allocation | None = None,
     ) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self.downlink = Downlink(downlink, kinds or {})
         self._kinds = dict(kinds or {})
         self._most_payload_bytes = most_payload_bytes
@@ -104,19 +106,38 @@ class SparseGrid(Grid):
         Raises:
             FederationError: the Grid gives messages no id.
         """
+        began = time.monotonic()
         with self._lock:
             requests = self._allotted([self._addressed(message) for message in messages])
-        requests, replies, downloads = self.downlink.exchange(self._grid, requests, timeout)
+        asks = self.allotter is not None and self.allotter.asks and any(map(wire.is_train, requests))
+        patience = asking.first_timeout(timeout) if asks else timeout
+        requests, replies, downloads = self.downlink.exchange(self._grid, requests, patience)
+        pairs = checked.paired(requests, replies)
+        answers = Answers(pairs, self._problems(pairs))
+        if asks:
+            left_s = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+            answers = self._ordered(answers, left_s)
         with self._lock:
             if trains := [request for request in requests if wire.is_train(request)]:
                 self._round = self._round.asked(trains)
-            return self._in_order(requests, replies, downloads)
+            return self._in_order(requests, answers, downloads)
 
-    def _in_order(
-        self, requests: list[Message], replies: list[Message], downloads: tuple[Download, ...]
-    ) -> list[Message]:
-        pairs = checked.paired(requests, replies)
-        problems = self._problems(pairs)
+    def _ordered(self, answers: Answers, timeout: float | None) -> Answers:
+        """The answers of nodes that were asked what their updates cost, once they were told what they may spend."""
+        assert self.allotter is not None
+        listener = Listener(self.allotter, self._books, self.expected, self._kinds)
+        answers, told = asking.summaries(answers, listener)
+        nodes = {at: request.metadata.dst_node_id for at, (request, _) in answers.sound().items()}
+        orders = self.allotter.divide(nodes.values())
+        questions = {}
+        for at in told:
+            order = self._within(nodes[at], orders[nodes[at]])
+            questions[at] = summary.order_to(answers.pairs[at][0], order or "")
+        replies = self._grid.send_and_receive(list(questions.values()), timeout=timeout) if questions else []
+        return asking.joined(answers, told, questions, replies)
+
+    def _in_order(self, requests: list[Message], answers: Answers, downloads: tuple[Download, ...]) -> list[Message]:
+        pairs, problems = answers.pairs, answers.problems
         asked = Counter(request.metadata.dst_node_id for request in requests if wire.is_train(request))
         asked.update(self._round.waiting)  # by an earlier call of this round
         crossed = Crossed(downloads)
@@ -124,7 +145,7 @@ class SparseGrid(Grid):
         order = []
         for at, (request, reply) in pairs.items():
             partition, node, answer = None, request.metadata.dst_node_id, reply
-            exchange = crossed.exchange(request, reply)
+            exchange = crossed.exchange(request, reply).plus(answers.further.get(at))
             try:
                 if at in problems:
                     raise PayloadError(problems[at])
@@ -133,7 +154,7 @@ class SparseGrid(Grid):
                 elif reply.metadata.src_node_id != node:
                     raise PayloadError(f"it came from node {reply.metadata.src_node_id}, which was not asked")
                 elif wire.is_train(request):
-                    partition = self._take(request, reply, bases, asked[node] > 1)
+                    partition = self._take(request, reply, bases, asked[node] > 1, answers.further.get(at))
             except JoulewiseError as error:
                 _log.warning("node %d: its reply is left out: %s", node, error)
                 answer = checked.refusal(request, str(error))
@@ -199,14 +220,21 @@ class SparseGrid(Grid):
     def _allotted(self, requests: list[Message]) -> list[Message]:
         """The requests with what each node's mask may cost."""
         trains = [request for request in requests if wire.is_train(request)]
+        orders: dict[int, str] = {}
         if self.allotter is not None and trains:
             if self.expected.weight is None:
                 allotter.refuse_legacy(trains)
             orders = self.allotter.ask([request.metadata.dst_node_id for request in trains], batch_of(trains[0]))
-            for request in trains:
-                order = orders[request.metadata.dst_node_id]
+        for request in trains:
+            node = request.metadata.dst_node_id
+            if (order := self._within(node, orders.get(node))) is not None:
                 request.content = noted(request.content, {ORDER: order}, create=False)
         return requests
+
+    def _within(self, node: int, order: str | None) -> str | None:
+        """An order as its node gets it; here as the allotter gives it, None for none."""
+        del node
+        return order
 
     def _problems(self, pairs: dict[str, tuple[Message, Message]]) -> dict[str, str]:
         """What is wrong with the metrics of replies, by the id of the request."""
@@ -220,7 +248,9 @@ class SparseGrid(Grid):
             found |= checked.metric_problems(own, self.expected)
         return found
 
-    def _take(self, request: Message, reply: Message, bases: Bases, again: bool) -> int | None:
+    def _take(
+        self, request: Message, reply: Message, bases: Bases, again: bool, further: Exchange | None
+    ) -> int | None:
         """Check a train reply and put the client's arrays into it; its partition, where it says which it is.
 
         Raises:
@@ -254,6 +284,7 @@ class SparseGrid(Grid):
         self._round.add(node, sent.sequence, base, decoded, record)
         self.feedback = self.feedback or sent.feedback
         booked = self.downlink.book(node, self._books.in_flash(sent.device))
+        booked = replace(booked, size=booked.size + (0 if further is None else further.bytes_down))
         reply.content[wire.array_key(reply.content)] = added
         del reply.content[wire.RECORD]
         examples = checked.examples(reply)
@@ -264,33 +295,6 @@ class SparseGrid(Grid):
         dense = self._books.dense(sent.device, base.layout)
         self.allotter.heard(node, number, sent, checked.weight(reply, self.expected), dense)
         return number
-
-    # What follows hands over to the Grid within.
-
-    def set_run(self, run: Any) -> None:
-        """As the Grid within."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Any:
-        """As the Grid within."""
-        return self._grid.run
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """As the Grid within."""
-        return self._grid.create_message(*args, **kwargs)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """As the Grid within."""
-        return self._grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """As the Grid within; use `send_and_receive`, which decodes."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """As the Grid within; use `send_and_receive`, which decodes."""
-        return self._grid.pull_messages(message_ids)
 
 
 def _accepted_over(grid: Grid) -> dict[int, int]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import msgspec
@@ -73,6 +73,13 @@ class Exchange:
         up, sent = (0, 0) if reply is None else _crossing(reply)
         headers = REQUEST_HEADER_BYTES * (fetched + sent)
         return cls(request.metadata.dst_node_id, up, down, up + headers, down, refused=reply is None)
+
+    def plus(self, further: Exchange | None) -> Exchange:
+        """With what crossed besides, before the reply."""
+        if further is None:
+            return self
+        names = ("bytes_up", "bytes_down", "wire_bytes_up", "wire_bytes_down")
+        return replace(self, **{name: getattr(self, name) + getattr(further, name) for name in names})
 
 
 class Crossed:
@@ -211,7 +218,7 @@ class Pricing:
             costs = _costs(layout, device, decoded.values, self.boundary)
             encoded = encode_detailed(decoded.selection, layout, decoded.values, decoded.whole or None)
             return round_charges(
-                (*uplink_charges(encoded, decoded.selection, costs), *curve_charge(len(sent.curve), costs)),
+                (*uplink_charges(encoded, decoded.selection, costs), *curve_charge(len(sent.curve), costs, sent.asked)),
                 layout,
                 device,
                 bytes_down=booked.size,

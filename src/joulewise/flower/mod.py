@@ -9,32 +9,29 @@ from dataclasses import dataclass, replace
 from flwr.app import ConfigRecord, Context, Message, MetricRecord
 
 from joulewise.codec import ValueType
-from joulewise.compress import ClientState, Compressor, ErrorFeedback, Sent, settle
-from joulewise.costs import Costs
-from joulewise.devices import Device
-from joulewise.errors import LayoutError, RuleError, StateError, UpdateError
+from joulewise.compress import ClientState, Compressor, ErrorFeedback, settle
+from joulewise.errors import LayoutError, RuleError
 from joulewise.flower import checked, local, orders, privacy, wire
-from joulewise.flower.costing import priced, receiving
 from joulewise.flower.held import Receipt, receive
+from joulewise.flower.sending import Sender, partition_of, release, state_of
 from joulewise.flower.settings import Settings, loaded
 from joulewise.flower.state import AbstractStore, ContextStore
-from joulewise.layout import Arrays, Kind, Layout, Vector
-from joulewise.ledger import curve_charge, round_charges
-from joulewise.persistence import rewriting
+from joulewise.flower.summary import order_in, ticket_of
+from joulewise.flower.trained import Facts, Trained
+from joulewise.layout import Arrays, Kind, Layout
 from joulewise.prices import Boundary
 from joulewise.recorder import Recorder
-from joulewise.residency import rewrites_pages
-from joulewise.results import ClientResult
-from joulewise.rules import CWMP, Budget, Density, Joules, Rule, budget_text
+from joulewise.rules import CWMP, Budget, Density, Joules, Rule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Received:
-    """A train request: its arrays, its configuration, and what came over the link."""
+    """A train request: its arrays, its configuration, what came over the link, and by what it is called."""
 
     arrays: Arrays
     config: Mapping[str, object]
     receipt: Receipt
+    ticket: str
 
 
 class Sparsify:
@@ -113,6 +110,8 @@ class Sparsify:
         if wire.is_train(message):
             privacy.refuse_secure_aggregation(message)
         settings = self._settings.at(context)
+        if (told := order_in(message)) is not None:
+            return release(message, context, settings, *told)
         receipt = receive(message, context, settings.store, settings.in_flash)
         if receipt.missing is not None:
             return receipt.missing
@@ -132,13 +131,13 @@ def _answer(
         return local.kept_back(call_next(message, context), settings.local)
     if settings.local:
         local.check(settings.local, record)
-        record = local.put_in(message, record, settings.local, _state(settings, context))
+        record = local.put_in(message, record, settings.local, state_of(settings, context))
     if not train:
         return local.kept_back(call_next(message, context), settings.local)
     _check_budget(settings)
     privacy.refuse_carried_noise(call_next, settings.compressor)
     # The app may change the message, so what was received is kept aside first.
-    received = _Received(wire.to_numpy(record), _configuration(message), receipt)
+    received = _Received(wire.to_numpy(record), _configuration(message), receipt, ticket_of(message))
     reply = call_next(message, context)
     if not wire.is_train(reply) or wire.only_arrays(reply.content) is None:
         return local.kept_back(reply, settings.local)
@@ -146,96 +145,43 @@ def _answer(
 
 
 def _compress(reply: Message, context: Context, received: _Received, settings: Settings) -> Message:
-    before, after, config = received.arrays, _trained(reply, received.arrays), received.config
-    layout, compressor = wire.layout_of(before, settings.all_kinds), settings.compressor
-    partition = int(str(context.node_config.get("partition-id", context.node_id)))
-    state = _state(settings, context) or ClientState(fingerprint=layout.fingerprint)
-    state, fate = settle(state, received.receipt.accepted, layout)
+    before, after, receipt = received.arrays, _trained(reply, received.arrays), received.receipt
+    layout = wire.layout_of(before, settings.all_kinds)
+    state = state_of(settings, context) or ClientState(fingerprint=layout.fingerprint)
+    # An update that still waits was never ordered: it is lost, as one whose reply is lost without feedback.
+    state, fate = settle(replace(state, unsent=None), receipt.accepted, layout)
     if fate == "lost":
         logging.getLogger("joulewise").warning(
             "the server has accepted a later reply than this node remembers: its state was lost, and what it had "
             "not sent yet is lost with it"
         )
-    number = int(str(config.get("server-round", state.sequence + 1)))
-    device = settings.device(partition, number)
-    costs = priced(layout, device, compressor, settings.boundary)
-    update = layout.flatten(after) - layout.flatten(before)
+    number = int(str(received.config.get("server-round", state.sequence + 1)))
+    done = _done(reply, received, after, layout, number)
     if settings.record is not None:
-        settings.record.keep(partition, number, update, layout)
-    most, whole = privacy.norm_left(config, before, after, layout), after if layout.wholes else None
-    try:
-        seed = [settings.seed, number, partition, 1]
-        obeyed = _obeyed(received.receipt, settings, device, update, state, costs)
-        sent = privacy.compress(obeyed.compressor, update, state, costs, seed, whole, most)
-        if (tighter := obeyed.tighter(sent)) is not None:
-            sent = privacy.compress(tighter, update, state, costs, seed, whole, most)
-    except UpdateError as error:
-        raise UpdateError(f"round {number}, client {partition}: {error}") from None
-    own = replace(sent.state, run_id=context.run_id, local=local.taken(after, before, layout))
-    settings.store.save(context, own)
-    said, curve = obeyed.told(sent)
-    result = _result(reply, sent, layout, device, costs, received, settings, partition, len(curve))
-    names = tuple(tensor.name for tensor in layout.locals)
-    named = device.name, type(compressor.rule).__name__, budget_text(obeyed.compressor.budget)
-    remembers = compressor.remembers
-    note = wire.Reply(sent.payload, own.sequence, result, remembers > 0, names, *named, said, curve, remembers > 1)
-    wire.write(reply.content, note)
+        settings.record.keep(partition_of(context), number, done.update, layout)
+    own = replace(state, run_id=context.run_id, local=local.taken(after, before, layout))
+    sender = Sender(settings, context, own, done)
+    order = None if receipt.order is None else orders.parse(receipt.order)
+    if order is not None and order.asks:
+        sender.hold(reply.content, order, received.ticket)
+    else:
+        sender.send(reply.content, order)
     return reply
 
 
-def _obeyed(
-    receipt: Receipt, settings: Settings, device: Device, update: Vector, state: ClientState, costs: Costs
-) -> orders.Obeyed:
-    """The compressor with the budget that the server allotted, where it allots."""
-    compressor = settings.compressor
-    if receipt.order is None:
-        return orders.Obeyed(compressor)
-    order, added = orders.parse(receipt.order), privacy.added_to(compressor, update, state)
-    if order.both and rewrites_pages(device):
-        raise RuleError(
-            f"the server's budget counts what nodes pay to receive, but device {device.name!r} erases pages of flash "
-            "for that, which the budget leaves out; use counts='uplink' at the server, or a device without pages"
-        )
-    received_j = receiving(costs.layout, device, compressor, settings.boundary) if order.both else 0.0
-    return orders.obey(order, compressor, added, costs, received_j)
-
-
-def _result(  # noqa: PLR0913, PLR0917 (all that a result says)
-    reply: Message,
-    sent: Sent,
-    layout: Layout,
-    device: Device,
-    costs: Costs,
-    received: _Received,
-    settings: Settings,
-    partition: int,
-    curve_bytes: int,
-) -> ClientResult:
-    examples, trained = int(_examples(reply) or 0), settings.multiply_accumulates
-    changed, rewritten = received.receipt.rewritten(layout)
-    charges = round_charges(
-        (*sent.charges, *curve_charge(curve_bytes, costs)),
-        layout,
-        device,
-        bytes_down=received.receipt.size,
-        multiply_accumulates=None if trained is None else trained * examples,
-        remembers=settings.compressor.remembers,
-        boundary=settings.boundary,
-        rewritten=rewriting(costs, sent.selection.indices, changed),
-        rewritten_wholes=[tensor for tensor in layout.wholes if tensor.name in rewritten],
-    )
-    return ClientResult(
-        partition=partition,
-        examples=examples,
-        bytes_up=len(sent.payload) + curve_bytes,
-        bytes_down=received.receipt.size,
-        charges=charges,
-        kept_by_tensor=tuple(layout.counts(sent.selection.indices).tolist()),
-        parameters=layout.n,
-        delta=sent.selection.delta,
-        contrast=sent.contrast,
+def _done(reply: Message, received: _Received, after: Arrays, layout: Layout, number: int) -> Trained:
+    before, receipt = received.arrays, received.receipt
+    changed, rewritten = receipt.rewritten(layout)
+    facts = Facts(
+        number,
+        wire.shapes_of(before),
+        receipt.size,
+        tuple(sorted(rewritten)),
+        examples=int(_examples(reply) or 0),
         loss=_metric(reply, "train-loss"),
+        most=privacy.norm_left(received.config, before, after, layout),
     )
+    return Trained(facts, layout.flatten(after) - layout.flatten(before), after if layout.wholes else None, changed)
 
 
 def _check_budget(settings: Settings) -> None:
@@ -245,15 +191,6 @@ def _check_budget(settings: Settings) -> None:
             "Joules(includes_fixed=True) is for clients that can leave a reply out, but a Flower client always "
             "replies; use Joules(budget) for what the mask adds"
         )
-
-
-def _state(settings: Settings, context: Context) -> ClientState | None:
-    state = settings.store.load(context)
-    if state is not None and state.run_id not in {0, context.run_id}:
-        raise StateError(
-            f"the client's state belongs to run {state.run_id}, but this is run {context.run_id}; delete that state"
-        )
-    return state
 
 
 def _configuration(message: Message) -> Mapping[str, object]:

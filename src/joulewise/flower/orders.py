@@ -35,6 +35,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
         least_price: its mask may not cost more than all that is worth so much per joule, in the node's own terms, and
             it says what a joule was worth last; None for no such cap. Only beside `most_j`.
         both: whether it should say what receiving costs it.
+        asks: whether it should hold its update and answer with what it says of it alone; another order follows.
     """
 
     budget: Joules | Density | None = None
@@ -43,9 +44,10 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     most_j: float | None = None
     least_price: float | None = None
     both: bool = False
+    asks: bool = False
 
     def __post_init__(self) -> None:
-        if self.most_j is None and (self.budget is None or self.least_price is not None):
+        if self.most_j is None and ((self.budget is None and not self.asks) or self.least_price is not None):
             raise ValueError("it has no budget, and no most_j, or a least_price without most_j")
         for name in ("most_j", "least_price"):
             amount = getattr(self, name)
@@ -199,7 +201,7 @@ def obey(order: Order, compressor: Compressor, added: Vector, costs: Costs, rece
         )
     if order.budget is not None:
         compressor = replace(compressor, budget=order.budget)
-    elif order.least_price is None:
+    elif order.least_price is None and not order.asks:
         return Obeyed(compressor, most_j=order.most_j)
     prices = costs.per_kept if costs.per_coordinate else costs.per_kept * costs.layout.sizes
     said = Said(math.fsum(prices.tolist()), 0.0, receive_j=receive_j)

@@ -13,12 +13,11 @@ from flwr.serverapp.strategy import Strategy
 
 from joulewise.errors import FederationError
 from joulewise.fleet import Allocation
-from joulewise.flower import checked, orders, wire
+from joulewise.flower import checked, orders
 from joulewise.flower.averaging import averages_only
 from joulewise.flower.charging import Cap, Charger, Due, Stand
 from joulewise.flower.downlink import Setting
 from joulewise.flower.grid import SparseGrid
-from joulewise.flower.notes import ORDER, found, noted
 from joulewise.results import ClientResult, Skipped
 
 WHO = "query.partition"
@@ -57,15 +56,10 @@ class Invited(SparseGrid):
         said = {client: orders.heard(text, b"")[0] for client, text in self._books.said().items()}
         return {client: None if each is None else each.margin for client, each in said.items()}
 
-    def _allotted(self, requests: list[Message]) -> list[Message]:
-        """The requests with what each node's mask may cost, by the allocation and by its battery."""
-        requests = super()._allotted(requests)
-        for request in requests:
-            cap = self.caps.get(request.metadata.dst_node_id)
-            if cap is not None and wire.is_train(request):
-                order = orders.capped(found(request.content, ORDER), cap.most_j, cap.least_price)
-                request.content = noted(request.content, {ORDER: order.text()}, create=False)
-        return requests
+    def _within(self, node: int, order: str | None) -> str | None:
+        """An order, or none, as its node's battery allows it."""
+        cap = self.caps.get(node)
+        return order if cap is None else orders.capped(order, cap.most_j, cap.least_price).text()
 
 
 def play(  # noqa: PLR0913, PLR0917 (all that a run consists of)

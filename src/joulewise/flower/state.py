@@ -21,6 +21,7 @@ from joulewise.flower.patch import Version
 KEY = "joulewise.state"
 MODEL = "joulewise.model"
 LOCAL = "local/"
+UNSENT = "unsent/"
 
 
 class AbstractStore(Protocol):
@@ -87,14 +88,16 @@ class ContextStore:
         if note["run-id"] != str(context.run_id):
             return None
         residual, pending, momentum = (arrays.get(name) for name in ("residual", "pending", "momentum"))
+        further = {name: array.numpy() for name, array in arrays.items() if name.startswith((LOCAL, UNSENT))}
         return ClientState(
             residual=None if residual is None else residual.numpy(),
             pending=None if pending is None else pending.numpy().tobytes(),
             sequence=int(str(note["sequence"])),
             run_id=context.run_id,
             fingerprint=int(str(note["fingerprint"])),
-            local=_local({name: array.numpy() for name, array in arrays.items() if name.startswith(LOCAL)}),
+            local=_named(LOCAL, further),
             momentum=None if momentum is None else momentum.numpy(),
+            unsent=_named(UNSENT, further),
         )
 
     def save(self, context: Context, state: ClientState) -> None:
@@ -106,7 +109,8 @@ class ContextStore:
             arrays["momentum"] = Array(state.momentum)
         if state.pending is not None:
             arrays["pending"] = Array(np.frombuffer(state.pending, np.uint8))
-        arrays |= {f"{LOCAL}{name}": Array(np.asarray(array)) for name, array in (state.local or {}).items()}
+        further = _prefixed(LOCAL, state.local) | _prefixed(UNSENT, state.unsent)
+        arrays |= {name: Array(array) for name, array in further.items()}
         context.state[f"{KEY}.arrays"] = ArrayRecord(arrays)
         # As text: run ids and fingerprints use all 64 bits, which Flower's signed numbers do not hold.
         context.state[f"{KEY}.note"] = ConfigRecord(
@@ -146,9 +150,10 @@ class FileStore:
     """States and models in files, one each for each node and run: they survive a restart, a kill and a power cut.
 
     A state is safe on the disk before its reply leaves. It takes 4 bytes for each parameter (8 with momentum), the last
-    payload, the tensors that never leave the client, and about a kilobyte; the model that the node holds takes as much
-    as the model. Those of older runs are removed. A file that is damaged counts as lost, and the log says so: what its
-    node had not sent yet is lost with its state, while a model is sent anew.
+    payload, the tensors that never leave the client, and about a kilobyte; an update that waits to be told what it may
+    cost as much as the model; the model that the node holds as much again. Those of older runs are removed. A file that
+    is damaged counts as lost, and the log says so: what its node had not sent yet is lost with its state, while a model
+    is sent anew.
 
     Args:
         folder: where the files lie; made when missing. Several nodes may share it.
@@ -269,7 +274,7 @@ def packed_state(state: ClientState) -> dict[str, npt.NDArray[Any]]:
         packed["momentum"] = state.momentum
     if state.pending is not None:
         packed["pending"] = np.frombuffer(state.pending, np.uint8)
-    return packed | {f"{LOCAL}{name}": np.asarray(array) for name, array in (state.local or {}).items()}
+    return packed | _prefixed(LOCAL, state.local) | _prefixed(UNSENT, state.unsent)
 
 
 def unpacked_state(packed: Mapping[str, npt.NDArray[Any]]) -> ClientState:
@@ -285,10 +290,17 @@ def unpacked_state(packed: Mapping[str, npt.NDArray[Any]]) -> ClientState:
         sequence=int(packed["sequence"]),
         run_id=int(packed["run_id"]),
         fingerprint=int(packed["fingerprint"]),
-        local=_local({name: array for name, array in packed.items() if name.startswith(LOCAL)}),
+        local=_named(LOCAL, packed),
         momentum=packed.get("momentum"),
+        unsent=_named(UNSENT, packed),
     )
 
 
-def _local(found: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]] | None:
-    return {name.removeprefix(LOCAL): array for name, array in found.items()} or None
+def _prefixed(prefix: str, arrays: Mapping[str, Any] | None) -> dict[str, npt.NDArray[Any]]:
+    return {f"{prefix}{name}": np.asarray(array) for name, array in (arrays or {}).items()}
+
+
+def _named(prefix: str, found: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]] | None:
+    """Those with a prefix, without it; None for none."""
+    own = {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
+    return own or None

@@ -40,6 +40,9 @@ CHUNK_BYTES = 5 * 1024 * 1024
 NUMPY = "numpy.ndarray"  # Flower's name of the serialization that `Array` does by itself: the npy format
 NPY_1_0 = b"\x93NUMPY\x01\x00"
 
+Shapes = tuple[tuple[str, str, tuple[int, ...]], ...]
+"""Name, element type and shape of each array of a model, in its order."""
+
 Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 _result = msgspec.json.Decoder(ClientResult)
@@ -51,7 +54,7 @@ class Reply:
 
     `local` are the names of the tensors that never leave the client; `device`, `rule` and `budget` are names. `said` is
     what the client says of the energy that it was allotted, and `curve` its energy-price curve; see `orders`.
-    `momentum`: whether it remembers a velocity too.
+    `momentum`: whether it remembers a velocity too. `asked`: whether the curve came before it, in a message of its own.
     """
 
     payload: bytes
@@ -65,6 +68,7 @@ class Reply:
     said: bytes = b""
     curve: bytes = b""
     momentum: bool = False
+    asked: bool = False
 
     @property
     def size(self) -> int:
@@ -136,7 +140,16 @@ def types_of(record: ArrayRecord) -> dict[str, np.dtype[Any]]:
 
 def layout_of(arrays: Mapping[str, npt.NDArray[Any]], kinds: Mapping[str, Kind]) -> Layout:
     """The layout of a model's arrays; the same few models come back in every message of a run."""
-    shapes = tuple((name, array.dtype.str, array.shape) for name, array in arrays.items())
+    return layout_like(shapes_of(arrays), kinds)
+
+
+def shapes_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Shapes:
+    """Name, element type and shape of each array."""
+    return tuple((name, array.dtype.str, array.shape) for name, array in arrays.items())
+
+
+def layout_like(shapes: Shapes, kinds: Mapping[str, Kind]) -> Layout:
+    """The layout of arrays of these names, types and shapes."""
     return _layout(shapes, tuple(kinds.items()))
 
 
@@ -166,7 +179,7 @@ def crossing(content: RecordDict) -> tuple[int, int]:
     sizes = [len(array.data) for record in of_kind(content, ArrayRecord) for array in record.values()]
     chunks = sum(-(-size // CHUNK_BYTES) for size in sizes)
     note = content.get(RECORD)
-    curve = len(_bytes(note.get("curve"))) if isinstance(note, ConfigRecord) else 0
+    curve = len(told(note.get("curve"))) if isinstance(note, ConfigRecord) else 0
     return sum(sizes) + curve, 2 + len(content) + len(sizes) + chunks
 
 
@@ -220,7 +233,7 @@ def packed(array: npt.NDArray[Any]) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _layout(shapes: tuple[tuple[str, str, tuple[int, ...]], ...], kinds: tuple[tuple[str, Kind], ...]) -> Layout:
+def _layout(shapes: Shapes, kinds: tuple[tuple[str, Kind], ...]) -> Layout:
     # Of an array that takes no memory: a layout reads types and shapes alone.
     return Layout.of({name: np.broadcast_to(np.zeros((), dtype), shape) for name, dtype, shape in shapes}, dict(kinds))
 
@@ -274,12 +287,26 @@ def one_line(text: str, most: int = 200) -> str:
     return "".join(sign for sign in text[:most] if sign.isprintable())
 
 
-def _name(value: object) -> str:
+def name(value: object) -> str:
+    """A name that a node says; empty for anything else."""
     return one_line(value, 80) if isinstance(value, str) else ""
 
 
-def _bytes(value: object) -> bytes:
+def told(value: object) -> bytes:
+    """Bytes that a node says; empty for anything else, or too many."""
     return value if isinstance(value, bytes) and len(value) <= MOST_SAID_BYTES else b""
+
+
+def local_names(note: Mapping[str, object]) -> tuple[str, ...]:
+    """The tensors that a node says stay with it.
+
+    Raises:
+        PayloadError: they are no list of names.
+    """
+    local = note.get("local", [])
+    if not isinstance(local, list) or len(local) > MOST_LOCAL or not all(isinstance(name, str) for name in local):
+        raise PayloadError(f"reply names its local tensors in another way than a list of at most {MOST_LOCAL} names")
+    return tuple(str(name) for name in local)
 
 
 def read(content: RecordDict) -> Reply | None:
@@ -302,15 +329,12 @@ def read(content: RecordDict) -> Reply | None:
         raise PayloadError("reply has a payload, but not the record with its number and result")
     if len(result) > MOST_RESULT_BYTES:
         raise PayloadError(f"reply's result has {len(result)} bytes, but none has more than {MOST_RESULT_BYTES}")
-    local = known.get("local", [])
-    if not isinstance(local, list) or len(local) > MOST_LOCAL or not all(isinstance(name, str) for name in local):
-        raise PayloadError(f"reply names its local tensors in another way than a list of at most {MOST_LOCAL} names")
+    names = local_names(known)
     try:
-        names = tuple(str(name) for name in local)
-        feedback, momentum = (known.get(key) is True for key in ("feedback", "momentum"))
-        device, rule, budget = (_name(known.get(key)) for key in NAMES)
-        said, curve = (_bytes(known.get(key)) for key in BYTES)
-        told = device, rule, budget, said, curve, momentum
-        return Reply(packed.data, sequence, _result.decode(result), feedback, names, *told)
+        feedback, momentum, asked = (known.get(key) is True for key in ("feedback", "momentum", "asked"))
+        device, rule, budget = (name(known.get(key)) for key in NAMES)
+        said, curve = (told(known.get(key)) for key in BYTES)
+        others = device, rule, budget, said, curve, momentum, asked
+        return Reply(packed.data, sequence, _result.decode(result), feedback, names, *others)
     except (msgspec.MsgspecError, RecursionError) as error:  # The latter where it is nested without end.
         raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None
