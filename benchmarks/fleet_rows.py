@@ -11,6 +11,7 @@ number), and the energy of all masks so far over that one's.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections import defaultdict
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from joulewise import rowfile
 from joulewise.charges import MASK_TERMS
+from joulewise.fairness import all_clients
 from joulewise.pareto import crossing, interval, paired
 from joulewise.questions import EVALUATIONS
 from joulewise.results import Row
@@ -36,9 +38,10 @@ def arms_of(folder: str) -> Arms:
 
 
 def points(row: Row) -> tuple[float, float, float]:
-    """Accuracy of the server, of the worst client and of the 10th percentile of clients, in points."""
-    own = [100 * (client.accuracy or 0.0) for client in row.clients]
-    return 100 * row.server.accuracy, min(own), float(np.percentile(own, 10))
+    """Accuracy of the server, of the worst of all clients and of their 10th percentile, in points; NaN if unknown."""
+    own = all_clients([row])
+    worst, tenth = (math.nan, math.nan) if own is None else (own.worst, own.tenth)
+    return 100 * row.server.accuracy, 100 * worst, 100 * tenth
 
 
 def energy(rows: dict[int, Row], last: int) -> float:

@@ -32,6 +32,7 @@ def bits(outcomes, checkpoint=True):
             outcome.server,
             outcome.clients,
             outcome.skipped,
+            outcome.all_clients,
             outcome.energy_unit,
             {name: (array.dtype, array.shape, array.tobytes()) for name, array in outcome.checkpoint.items()}
             if checkpoint

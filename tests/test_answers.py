@@ -19,7 +19,7 @@ from joulewise.findings import Answer, Reference
 from joulewise.outcomes import Summary
 from joulewise.pareto import frontier, hypervolume, interval
 from joulewise.questions import Measure, Question, Questions
-from joulewise.results import Row, ServerResult
+from joulewise.results import AllClients, Row, ServerResult
 from joulewise.significance import SIGNIFICANCE, holm
 from joulewise.summary import summary
 from joulewise.volumes import CLASSES, by_seed
@@ -274,6 +274,34 @@ def test_the_worst_client_is_the_least_accuracy_of_the_last_round():
     assert found(questions=asked("worst_client")).answers[0].missing == SEEDS
 
 
+def worst_of(first, second) -> Answer:
+    """CWMP against TopK by the worst client; each side gives accuracies by partition, and more of its row."""
+
+    def told(row):
+        accuracies, more = first if row.rule == "CWMP" else second
+        if row.round < 6:
+            return row
+        jitter = 0.001 * row.seed * (row.rule == "CWMP")
+        clients = tuple(
+            msgspec.structs.replace(row.clients[0], partition=place, accuracy=accuracy + jitter)
+            for place, accuracy in accuracies.items()
+        )
+        return msgspec.structs.replace(row, clients=clients, **more)
+
+    (one,) = found([told(row) for row in ROWS], asked("worst_client")).answers
+    return one
+
+
+def test_a_worst_client_that_takes_no_part_makes_no_arm_look_better():
+    both, one = {0: 0.9, 1: 0.5}, {0: 0.9}
+    assert worst_of((both, {}), (both, {})).p is not None
+    assert worst_of((one, {}), (both, {})).missing == SEEDS  # client 1 is known from earlier rounds
+    known = worst_of((one, {"all_clients": AllClients(worst=0.4, tenth=0.45)}), (both, {}))
+    assert (known.missing, known.difference.mean) == ((), pytest.approx(-0.1))
+    summed = found(questions=asked("worst_client"))
+    assert any("those that took no part" in note for note in answers_table.primary(summed).notes)
+
+
 def test_a_seed_that_a_side_has_not_finished_leaves_the_question_open():
     rows = [row for row in ROWS if not (row.arm == "CWMP density=0.1" and row.seed == 3 and row.round == 6)]
     (one,) = found(rows, asked()).answers
@@ -441,6 +469,69 @@ def test_a_primary_hypervolume_is_of_the_arms_that_each_side_picks_out():
     assert one.difference == summed.volumes[1].more.interval
     assert (one.arm, one.against) == ("CWMP (2 arms)", "TopK (2 arms)")
     assert hypervolume([], [], 1.0, 0.0) == 0.0
+
+
+def frontiers(**fields) -> Questions:
+    """CWMP against TopK, two arms each; with groups, each arm is one of its own but that of Dense."""
+    sides = {
+        key: tuple(f"{rule} density={d}" for d in (0.05, 0.1)) for key, rule in (("arms", "CWMP"), ("against", "TopK"))
+    }
+    return asked("hypervolume", sides=sides, **fields)
+
+
+ONE_EACH = tuple((name,) for name in dict.fromkeys(row.arm for row in ROWS))
+
+
+@pytest.mark.parametrize("groups", [(), ONE_EACH])
+@pytest.mark.parametrize("arm", ["TopK density=0.05", "CWMP density=0.05"])
+@pytest.mark.parametrize("last", [0, 4])
+def test_a_side_that_lacks_an_arm_has_no_hypervolume(groups, arm, last):
+    """Diverged with every seed, or without a row: the arms that are left have less of the plane."""
+    rows = [row for row in ROWS if row.arm != arm or row.round <= last]
+    summed = found(rows, frontiers(groups=groups))
+    (one,) = summed.answers
+    assert (one.missing, one.seeds, one.p, one.lacking) == (SEEDS, 0, None, 1)
+    assert (one.arm, one.against) == ("CWMP (2 arms)", "TopK (2 arms)")
+    words = answers_table.verdict(one)
+    assert words == "no claim: 1 arm is not finished, without which a side has less of the plane"
+    both = [row for row in rows if "density=0.05" not in row.arm or row.arm.startswith("Projection")]
+    (one,) = found(both, frontiers(groups=groups)).answers
+    assert (one.lacking, one.p) == (2, None)
+    assert "no claim: 2 arms are not finished" in answers_table.verdict(one)
+
+
+def test_a_side_has_one_arm_of_each_group_that_is_chosen_from():
+    rows = rated(ROWS, best=3)
+    questions = chosen_from(rows)
+    names = {rule: tuple(name for group in questions.groups for name in group if name.startswith(rule))
+             for rule in ("CWMP", "TopK")}  # fmt: skip
+    assert [len(side) for side in names.values()] == [4, 4]
+    one = Question(name="the claim", measure="hypervolume", arms=names["CWMP"], against=names["TopK"])
+    questions = msgspec.structs.replace(questions, primary=(one,))
+    (answer,) = found(rows, questions).answers
+    assert (answer.lacking, answer.missing, answer.arm) == (0, (), "CWMP (2 arms)")
+    assert answer.p is not None
+    gone = [row for row in rows if not row.arm.startswith("TopK density=0.05")]
+    (answer,) = found(gone, questions).answers
+    assert (answer.lacking, answer.missing, answer.p) == (1, (0, 1, 2), None)
+
+
+def test_a_rule_with_an_unfinished_arm_is_not_compared_by_hypervolume():
+    rows = [row for row in ROWS if row.arm != "TopK density=0.05"]  # one arm of TopK
+    cut = [row for row in rows if row.arm != "CWMP density=0.05" or row.round < 6]  # two of CWMP, one of them whole
+    by_rule = {one.rule: one for one in found(cut).volumes}
+    assert (by_rule["CWMP"].arms, by_rule["CWMP"].of, by_rule["CWMP"].more) == (1, 2, None)
+    lines = {cells[0]: cells for cells in statistics_table.hypervolumes(found(cut)).rows}
+    assert (lines["CWMP"][1], lines["CWMP"][4], lines["TopK"][1]) == ("1 of 2", "–", "1")
+    cut = [row for row in ROWS if row.arm not in {"TopK density=0.05", "CWMP density=0.05"} or row.round < 6]
+    by_rule = {one.rule: one for one in found(cut).volumes}
+    assert {one.more for one in by_rule.values()} == {None}  # of TopK and CWMP one arm is whole, of Projection two
+    alone = [row for row in rows if row.arm != "CWMP density=0.05"]
+    assert {one.rule: one.more is None for one in found(alone).volumes} == {
+        "TopK": True, "CWMP": False, "Projection": True
+    }  # fmt: skip
+    named = found(alone, frontiers(groups=ONE_EACH))  # an arm of each has no row, and the study knows it
+    assert all(one.more is None for one in named.volumes)
 
 
 @few

@@ -16,6 +16,7 @@ from joulewise.fairness import devices_of, fairness
 from joulewise.ledger import Charge
 from joulewise.page import Provenance
 from joulewise.pareto import interval
+from joulewise.results import AllClients, Skipped
 from joulewise.summary import summary
 
 CLIENTS = 5
@@ -115,6 +116,52 @@ def test_seeds_that_did_not_finish_are_left_out():
     short = [row for row in rows() if row.seed != 2 or row.round == 1]
     (found,) = summary(short)
     assert found.arms[0].fairness.worst == interval([0.2, 0.3])
+
+
+def without(client: int, seed: int = 0, **more):
+    """Rows in whose last round a client with one seed took no part."""
+    return [
+        msgspec.structs.replace(row, clients=tuple(each for each in row.clients if each.partition != client), **more)
+        if (row.seed, row.round) == (seed, 2)
+        else row
+        for row in rows()
+    ]
+
+
+def test_clients_that_took_no_part_in_the_last_round_count():
+    known = without(1, all_clients=AllClients(worst=0.1, tenth=0.15))
+    found = fairness(known)
+    assert found.worst == interval([0.1, 0.3, 0.4])
+    assert found.tenth == interval([0.15, *(float(np.percentile(ACCURACIES[seed], 10)) for seed in (1, 2))])
+    assert summary(known)[0].arms[0].runs[0].worst_client == 0.1
+    none = [msgspec.structs.replace(row, clients=()) if row in known and row.round == 2 and row.seed == 0 else row
+            for row in known]  # fmt: skip
+    assert fairness(none).worst == found.worst  # nobody took part
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [({"clients": CLIENTS}, None), ({}, None), ({"clients": CLIENTS}, 1), ({}, "skipped")],
+)
+def test_where_rows_do_not_know_all_clients_the_worst_is_not_told(settings, first):
+    """Whether the study's settings, the rounds before or those who skipped tell that there is a client more."""
+    told = without(1)
+    if first is not None:  # the client is in no round
+        told = [
+            msgspec.structs.replace(row, clients=tuple(each for each in row.clients if each.partition != 1))
+            for row in told
+        ]
+    if first == "skipped":
+        told = [msgspec.structs.replace(row, skipped=(Skipped(partition=1, reason="no energy"),)) for row in told]
+    told = [msgspec.structs.replace(row, settings={"rule": "TopK"} | settings) for row in told]
+    found = fairness(told)
+    assert (found.worst, found.tenth) == (None, None)
+    (summed,) = summary(told)
+    assert summed.arms[0].runs[0].worst_client is None
+    made = fairness_table.fairness(summed)
+    assert made.rows[0][2:4] == ("–", "–")
+    assert any("took no part in the last round, and the rows do not tell" in note for note in made.notes)
+    assert len(fairness_table.fairness(summary(rows())[0]).notes) == len(made.notes)  # that of shares in its place
 
 
 def test_a_client_below_zero_has_no_device():

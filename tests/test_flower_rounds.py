@@ -20,7 +20,8 @@ from joulewise.flower import app as studies
 from joulewise.flower.app import federate
 from joulewise.flower.choice import AVERAGING, StrategyChoice
 from joulewise.flower.rounds import Invited, Round, participants, play, roster
-from joulewise.learning import IID, Digits, Examples
+from joulewise.learning import IID, Digits, Dirichlet, Examples
+from joulewise.results import AllClients
 from joulewise.rules import Dense, Density, MinVariance, RandomK, TopK
 
 DENSE = Compressor(Dense())
@@ -160,6 +161,24 @@ def test_a_round_reports_every_client_that_took_part():
             assert sum(client.kept_by_tensor) == int(0.05 * client.parameters)
             assert {charge.unit for charge in client.charges} == {"J"}
             assert client.loss > 0
+
+
+def test_the_worst_client_is_of_all_clients_whoever_took_part():
+    data = Digits(clients=5, partition=Dirichlet(alpha=0.3), examples=200)
+    which = arm(DENSE, clients=5, data=data, fraction_train=0.4)
+    dataset = learning.load(data)
+    parts = [dataset.train.labels[indices] for indices in learning.partition(data, dataset.train.labels, 0)]
+    _, channels, height, width = dataset.train.images.shape
+    module = learning.build(which.model, channels, height, width, dataset.classes, 0)
+    absent = False
+    for outcome in federate(which, 0):
+        learning.load_arrays(module, model_of(outcome))
+        own = [learning.evaluate(module, dataset.test).accuracy_for(labels) for labels in parts]
+        assert len(outcome.clients) == 2
+        assert outcome.all_clients == AllClients(worst=min(own), tenth=float(np.percentile(own, 10)))
+        absent |= min(own) < min(each.accuracy for each in outcome.clients)
+    assert absent  # in some round the worst client took no part
+    assert [outcome.all_clients for outcome in federate(arm(rounds=1), 0)] == [None]  # all did, and say it themselves
 
 
 def test_bytes_are_those_that_crossed_the_grid(monkeypatch):

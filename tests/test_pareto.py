@@ -20,6 +20,7 @@ from joulewise.ledger import Charge
 from joulewise.outcomes import Summary
 from joulewise.pareto import Interval, accuracy_at, crossing, frontier, hypervolume, interval, paired
 from joulewise.results import Row, ServerResult
+from joulewise.significance import SIGNIFICANCE
 from joulewise.summary import summary
 
 few = settings(max_examples=60, deadline=None)
@@ -260,6 +261,35 @@ def test_the_table_says_what_it_shows():
     assert any("no interval" in note for note in joules.notes)
     assert not any("relative" in text for text in (*joules.columns, *joules.notes))
     assert not any("J)" in column or "joule" in column for column in table.columns)
+
+
+def compared_at(gains: dict[str, tuple[float, ...]]):
+    """The table of CWMP against TopK, at densities 0.05 and 0.1, with these differences in accuracy by seed."""
+    made = [
+        msgspec.structs.replace(row, server=ServerResult(0.5 + gains.get(row.arm, (0.0,) * 9)[row.seed], None))
+        for row in ROWS
+        if row.rule in {"TopK", "CWMP"}
+    ]
+    found = one(made)
+    return found, {cells[0]: cells[-1] for cells in tables.compare(found).rows}
+
+
+def test_words_of_accuracy_rest_on_p_values_adjusted_for_how_many_comparisons_there_are():
+    some, same = (0.030, 0.040, 0.060), (0.001, -0.001, 0.0)
+    found, words = compared_at({"CWMP density=0.05": some, "CWMP density=0.1": same})
+    first = found.comparisons[0]
+    assert first.accuracy.interval.low > 0  # alone it would be called different
+    assert 0.025 < first.accuracy.p < SIGNIFICANCE
+    assert words["CWMP density=0.05"].startswith("no clear difference in accuracy; ")
+    clear = (0.030, 0.031, 0.033)
+    found, words = compared_at({"CWMP density=0.05": clear, "CWMP density=0.1": tuple(-each for each in clear)})
+    assert set(words.values()) == {"less accurate; cheaper", "more accurate; cheaper"}
+    assert words["CWMP density=0.1"].startswith("less")
+    equal = compared_at({"CWMP density=0.05": (0.1,) * 3})[1]  # no spread, so that nothing says how sure it is
+    assert equal["CWMP density=0.05"].startswith("no clear difference in accuracy; ")
+    (note,) = tables.compare(found).notes
+    assert "after Holm's adjustment for 2 comparisons" in note
+    assert "words of energy rest on the interval alone" in note
 
 
 def test_with_two_seeds_no_claim_is_made():

@@ -12,7 +12,7 @@ from joulewise.outcomes import Arm, Run
 from joulewise.pareto import SEEDS_FOR_A_CLAIM, Interval, accuracy_at, crossing, paired
 from joulewise.questions import Question, Questions
 from joulewise.significance import holm, sign_test
-from joulewise.volumes import by_seed
+from joulewise.volumes import by_seed, lacking
 
 RATIOS = frozenset({"energy_to_accuracy", "bytes_to_accuracy"})
 
@@ -103,27 +103,36 @@ def _signs(pairs: Iterable[tuple[Value, Value]]) -> tuple[int, int, int]:
 def _answer(one: Question, questions: Questions, arms: Sequence[Arm], point: Reference | None) -> Answer:
     sides = [[arm for arm in arms if arm.name in names and arm.complete] for names in (one.arms, one.against)]
     first, second = (_values(one, questions, side, point) for side in sides)
+    less = [_lacking(one, questions, side, names) for side, names in zip(sides, (one.arms, one.against), strict=True)]
+    if any(less):  # the arms that are left have less of the plane, whatever their rule
+        first, second = {}, {}
     return compare(
         Answer(
             name=one.name,
             measure=one.measure,
-            arm=_called(sides[0], one.arms),
-            against=_called(sides[1], one.against),
+            arm=_called(sides[0], one.arms, less[0]),
+            against=_called(sides[1], one.against, less[1]),
             seeds=0,
             missing=tuple(seed for seed in questions.seeds if seed not in first or seed not in second),
             ended_early=sum(_ended_early(one, questions, side) for side in sides),
+            lacking=sum(less),
         ),
         {seed: first[seed] for seed in questions.seeds if seed in first},
         {seed: second[seed] for seed in questions.seeds if seed in second},
     )
 
 
-def _called(arms: Sequence[Arm], names: Sequence[str]) -> str:
-    """What to call a side: an arm, or the rules of several arms."""
-    if len(arms) < 2:
+def _called(arms: Sequence[Arm], names: Sequence[str], less: int = 0) -> str:
+    """What to call a side: an arm, or the rules of several arms, of which `less` are lacking."""
+    count = len(arms) + less
+    if count < 2 or not arms:
         return arms[0].name if arms else names[0]
     rules = dict.fromkeys(arm.rule for arm in arms)
-    return f"{' and '.join(rules)} ({len(arms)} arms)"
+    return f"{' and '.join(rules)} ({count} arms)"
+
+
+def _lacking(one: Question, questions: Questions, arms: Sequence[Arm], names: Sequence[str]) -> int:
+    return lacking(names, arms, questions.groups) if one.measure == "hypervolume" else 0
 
 
 def _values(one: Question, questions: Questions, arms: Sequence[Arm], point: Reference | None) -> Values:

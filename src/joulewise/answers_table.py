@@ -57,6 +57,9 @@ def chosen(found: Summary) -> Table | None:
 
 def verdict(one: Answer) -> str:
     """What a comparison shows, in a sentence."""
+    if one.lacking:
+        arms = f"{counted(one.lacking, 'arm')} {'is' if one.lacking == 1 else 'are'}"
+        return f"no claim: {arms} not finished, without which a side has less of the plane"
     if one.missing:
         planned = one.seeds + len(one.missing)
         left = f"seed{'s' * (len(one.missing) > 1)} {', '.join(map(str, one.missing))}"
@@ -164,6 +167,11 @@ def _more_notes(found: Summary) -> list[str]:
         )
     if any(one.measure == "hypervolume" for one in found.answers):
         notes.append("Hypervolumes are shares of the rectangle whose corner the table of hypervolumes tells.")
+    if any(one.measure == "worst_client" for one in found.answers):
+        notes.append(
+            "The worst client is that of all clients, those that took no part in the last round included; where rows "
+            "do not tell how good the model is for these, the seed cannot be compared."
+        )
     early = sum(one.ended_early for one in found.answers)
     if early:
         notes.append(

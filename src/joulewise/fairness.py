@@ -7,13 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
-import numpy as np
 
 from joulewise.ledger import UPLINK_TERMS, total
 from joulewise.pareto import Interval, interval
-from joulewise.results import ClientResult, Row, Setting
-
-TENTH = 10.0
+from joulewise.results import AllClients, ClientResult, Row, Setting
 
 
 class OfDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,13 +33,14 @@ class Fairness(msgspec.Struct, frozen=True, kw_only=True):
     """An arm as its clients see it, over seeds.
 
     Args:
-        worst: least accuracy of a client after the last round.
-        tenth: 10th percentile of the clients' accuracies after the last round, between two of them in proportion.
+        worst: least accuracy of a client after the last round, of all clients, those that took no part in it
+            included; None where the rows of a seed do not know it.
+        tenth: 10th percentile of the clients' accuracies, likewise, between two of them in proportion.
         devices: shares by device, where the rows say who has which and there are several; else empty.
     """
 
-    worst: Interval
-    tenth: Interval
+    worst: Interval | None
+    tenth: Interval | None
     devices: tuple[OfDevice, ...]
 
 
@@ -68,19 +66,35 @@ def fairness(rows: Sequence[Row]) -> Fairness | None:
     by_seed: dict[int, list[Row]] = {}
     for row in rows:
         by_seed.setdefault(row.seed, []).append(row)
-    every = [_accuracies(found) for found in by_seed.values()]
-    if not every or not all(every):
+    every = {seed: all_clients(found) for seed, found in by_seed.items()}
+    known = [each for each in every.values() if each is not None]
+    whole = len(known) == len(every)
+    if not every or not all(own or _accuracies(_last(by_seed[seed])) for seed, own in every.items()):
         return None
     return Fairness(
-        worst=interval([min(each) for each in every]),
-        tenth=interval([float(np.percentile(each, TENTH)) for each in every]),
+        worst=interval([each.worst for each in known]) if whole else None,
+        tenth=interval([each.tenth for each in known]) if whole else None,
         devices=_by_device(list(by_seed.values()), devices_of(rows[0].settings)),
     )
 
 
-def worst_client(rows: Sequence[Row]) -> float | None:
-    """Least accuracy of a client after the last of the rounds; None where the rows know none."""
-    return min(_accuracies(rows), default=None)
+def all_clients(rows: Sequence[Row]) -> AllClients | None:
+    """How good the model is for all clients after the last of the rounds; None where the rows do not know it.
+
+    Those that took part in one round are other clients in each arm: who leaves the worst client out looks better. So
+    where some took no part, and the row does not say how good the model is for them, nothing is known.
+
+    Args:
+        rows: of one arm and seed, all rounds.
+    """
+    last = _last(rows)
+    if last.all_clients is not msgspec.UNSET:
+        return last.all_clients
+    took_part = {each.partition for each in last.clients}
+    count = last.settings.get("clients")
+    if _partitions(rows) - took_part or (isinstance(count, int) and len(took_part) < count):
+        return None
+    return AllClients.of(_accuracies(last))
 
 
 def devices_of(settings: Mapping[str, Setting]) -> tuple[str, ...]:
@@ -103,9 +117,18 @@ def devices_of(settings: Mapping[str, Setting]) -> tuple[str, ...]:
     return devices if clients in {None, len(devices)} else ()  # a name may look like two with their numbers
 
 
-def _accuracies(rows: Sequence[Row]) -> list[float]:
-    last = max(rows, key=lambda row: row.round)
-    return [each.accuracy for each in last.clients if each.accuracy is not None]
+def _last(rows: Sequence[Row]) -> Row:
+    return max(rows, key=lambda row: row.round)
+
+
+def _accuracies(row: Row) -> list[float]:
+    return [each.accuracy for each in row.clients if each.accuracy is not None]
+
+
+def _partitions(rows: Sequence[Row]) -> set[int]:
+    """Every client that rows tell of, those that skipped a round included."""
+    skipped = {each.partition for row in rows if row.skipped is not msgspec.UNSET for each in row.skipped}
+    return skipped | {each.partition for row in rows for each in row.clients}
 
 
 def _by_device(seeds: Sequence[Sequence[Row]], devices: Sequence[str]) -> tuple[OfDevice, ...]:

@@ -12,6 +12,12 @@ ACCURACIES = ("Server accuracy (%)", "Worst client (%)", "10th percentile of cli
 SHARES = ("Device", "Clients", "Share of energy (%)", "Share of kept coordinates (%)")
 
 
+UNKNOWN = (
+    f"{NONE}: some clients took no part in the last round, and the rows do not tell how good the model is for them. Of "
+    "those that did, other arms would have others."
+)
+
+
 def fairness(found: Summary) -> Table | None:
     """Accuracy for the clients of each arm, and shares of its devices; None where rows know no client's accuracy."""
     arms = [arm for arm in found.arms if arm.fairness is not None]
@@ -20,9 +26,11 @@ def fairness(found: Summary) -> Table | None:
     shares = any(arm.fairness and arm.fairness.devices for arm in arms)
     notes = [
         "A client's accuracy is that of the new model after the last round, on test data in which classes are as "
-        "frequent as among the client's examples; worst and 10th percentile are of the clients that took part in that "
-        "round."
+        "frequent as among the client's examples; worst and 10th percentile are of all clients, those that took no "
+        "part in that round included."
     ]
+    if any(arm.fairness and arm.fairness.worst is None for arm in arms):
+        notes.append(UNKNOWN)
     if shares:
         notes.append("Shares are of the uplink energy and of the coordinates in the replies, over all rounds.")
     return Table(
@@ -37,7 +45,7 @@ def _lines(arm: Arm, shares: bool) -> Iterator[tuple[str, ...]]:
     """A line for each device; what is of the arm stands in the first."""
     own = arm.fairness
     assert own is not None
-    accuracies = tuple(map(percent, (arm.accuracy, own.worst, own.tenth)))
+    accuracies = tuple(NONE if each is None else percent(each) for each in (arm.accuracy, own.worst, own.tenth))
     if not own.devices:
         yield (arm.label, *accuracies, *((NONE,) * len(SHARES) if shares else ()))
     for number, each in enumerate(own.devices):

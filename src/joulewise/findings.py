@@ -50,13 +50,16 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         rule: the rule.
-        arms: how many it has.
+        arms: how many of its arms are complete; the others do not count.
+        of: how many arms of it have rows.
         share: of the rectangle between the reference and full accuracy for no energy, seed by seed.
-        more: how much more than TopK with equally many arms; None for TopK itself, or where there are others.
+        more: how much more than TopK with equally many arms, all complete; None for TopK itself, or where that is not
+            so.
     """
 
     rule: str
     arms: int
+    of: int
     share: Interval
     more: Difference | None
 
@@ -80,6 +83,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         p: two-sided p-value; None without a test.
         adjusted: the same by Holm over all primary comparisons, those without a test counted as 1.
         ended_early: runs of either side that ended before they spent the energy at which accuracies are compared.
+        lacking: arms of either side without which there is no hypervolume of that side: they have no finished rounds,
+            or not all of them.
     """
 
     name: str
@@ -95,3 +100,4 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     p: float | None = None
     adjusted: float = 1.0
     ended_early: int = 0
+    lacking: int = 0

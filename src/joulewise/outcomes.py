@@ -31,7 +31,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         kept: coordinates in all replies.
         parameters: coordinates that all replies could have held; None where that is unknown.
         replies: number of replies.
-        worst_client: least accuracy of a client after the last round; None where rows do not know it.
+        worst_client: least accuracy of a client after the last round, of all clients, those that took no part in it
+            included; None where rows do not know it.
     """
 
     seed: int

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from joulewise.devices import Unit
 from joulewise.ledger import DOWNLINK_TERM, UPLINK_TERMS, Charge, total
@@ -87,6 +89,30 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     battery_j: float | None = None
 
 
+class AllClients(msgspec.Struct, frozen=True, kw_only=True):
+    """How good a new model is for all clients, whether or not they took part in the round.
+
+    Args:
+        worst: least accuracy of a client, 0 to 1.
+        tenth: 10th percentile of their accuracies, between two of them in proportion.
+    """
+
+    worst: float
+    tenth: float
+
+    @classmethod
+    def of(cls, accuracies: Sequence[float]) -> AllClients | None:
+        """Worst and 10th percentile of accuracies; None where there are none.
+
+        Example:
+            >>> AllClients.of([0.5, 0.75])
+            AllClients(worst=0.5, tenth=0.525)
+        """
+        if not accuracies:
+            return None
+        return cls(worst=min(accuracies), tenth=float(np.percentile(accuracies, 10)))
+
+
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """What made a row: versions of the packages, commit of joulewise, machine and threads."""
 
@@ -117,6 +143,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         server: the server's model after the round.
         clients: the clients that took part, by partition.
         skipped: those that were to take part and did not, by partition. Left out where there is none.
+        all_clients: the new model for every client of the study, those that took no part included. Left out where all
+            took part, and so say it themselves, and where it is not known.
         energy_unit: unit of every energy in the row; ``relative`` is no physical unit.
         origin: what made the row.
         timing: everything from a clock.
@@ -136,10 +164,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerResult
     clients: tuple[ClientResult, ...]
     skipped: tuple[Skipped, ...] | msgspec.UnsetType = msgspec.UNSET
+    all_clients: AllClients | msgspec.UnsetType = msgspec.UNSET  # as `skipped`: a row without is as it always was
     energy_unit: Unit
     origin: Origin
     timing: Timing
-    measured: tuple[Reading, ...] | msgspec.UnsetType = msgspec.UNSET  # as `skipped`: a row without is as it always was
+    measured: tuple[Reading, ...] | msgspec.UnsetType = msgspec.UNSET  # likewise
 
 
 def uplink_energy(row: Row) -> float:

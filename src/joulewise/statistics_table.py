@@ -44,7 +44,7 @@ def hypervolumes(found: Summary) -> Table | None:
         rows=tuple(
             (
                 one.rule,
-                str(one.arms),
+                str(one.arms) if one.arms == one.of else f"{one.arms} of {one.of}",
                 str(one.share.seeds),
                 percent(one.share),
                 NONE if one.more is None else percent(one.more.interval),
@@ -55,7 +55,9 @@ def hypervolumes(found: Summary) -> Table | None:
             "The share that at least one arm of the rule beats of the rectangle from the reference point, "
             f"{number(point.energy / scale.divisor)} {scale.name} (the mean of {found.label_of(point.arm)}) and "
             f"{100 * point.accuracy:g} % (guessing), to no energy and 100 %. Both axes are linear. It is taken seed by "
-            "seed. More arms have more of it: rules are compared with TopK only where both have equally many.",
+            "seed. More arms have more of it: rules are compared with TopK only where both have equally many, and none "
+            "of them is unfinished. An arm of which there is no row is known only to a study that named comparisons "
+            "beforehand.",
         ),
     )
 

@@ -14,7 +14,7 @@ from joulewise.answers import answers
 from joulewise.choosing import choose
 from joulewise.devices import Unit
 from joulewise.errors import OutputError
-from joulewise.fairness import fairness, worst_client
+from joulewise.fairness import all_clients, fairness
 from joulewise.ledger import TERMS, UPLINK_TERMS
 from joulewise.measured import measured
 from joulewise.naming import Labelled, names
@@ -83,7 +83,7 @@ def _summarise(rows: Sequence[Row], asked: Questions | None) -> Summary:
         chosen=chosen,
         answers=answers(asked, arms, point) if asked else (),
         reference=point,
-        volumes=volumes(arms, point),
+        volumes=volumes(arms, point, asked.groups if asked else ()),
         shared=shared,
     )
 
@@ -109,6 +109,7 @@ def _runs(rows: Sequence[Row]) -> tuple[Run, ...]:
 def _run(rows: Sequence[Row]) -> Run:
     _check_rounds(rows)
     clients = [client for row in rows for client in row.clients]
+    everyone = all_clients(rows)
     known = all(client.parameters is not None for client in clients)
     return Run(
         seed=rows[0].seed,
@@ -121,7 +122,7 @@ def _run(rows: Sequence[Row]) -> Run:
         kept=sum(sum(client.kept_by_tensor) for client in clients),
         parameters=sum(client.parameters or 0 for client in clients) if known else None,
         replies=len(clients),
-        worst_client=worst_client(rows),
+        worst_client=None if everyone is None else everyone.worst,
     )
 
 

@@ -15,6 +15,7 @@ from joulewise.outcomes import Arm, Comparison, Summary
 from joulewise.pareto import SEEDS_FOR_A_CLAIM, Interval
 from joulewise.questions import Questions
 from joulewise.results import Row
+from joulewise.significance import SIGNIFICANCE, holm
 from joulewise.summary import summary
 from joulewise.tabular import NONE, Table
 
@@ -177,6 +178,7 @@ def compare(found: Summary) -> Table | None:
     if not found.comparisons:
         return None
     energy = energy_name(found, "uplink energy")
+    adjusted = holm([_p(one) for one in found.comparisons])
     return Table(
         caption=f"{found.study}: cost-weighted rules against TopK with the same settings, seed by seed",
         columns=(
@@ -187,10 +189,12 @@ def compare(found: Summary) -> Table | None:
             f"Total {energy} (% more)",
             "In words",
         ),
-        rows=tuple(_comparison_line(one, found) for one in found.comparisons),
+        rows=tuple(_comparison_line(one, found, p) for one, p in zip(found.comparisons, adjusted, strict=True)),
         notes=(
-            "Descriptive: paired differences with their 95 % intervals by Student's t, one by one, "
-            "not corrected for how many there are.",
+            "Descriptive: paired differences with their 95 % intervals by Student's t, one by one, not corrected for "
+            "how many there are. Words of accuracy rest on a paired t test with a p-value of at most "
+            f"{SIGNIFICANCE} after Holm's adjustment for {counted(len(adjusted), 'comparison')}, so that an interval "
+            "may leave out 0 without them; words of energy rest on the interval alone, where it leaves out 0.",
         ),
     )
 
@@ -219,7 +223,7 @@ def progress(found: Summary) -> Table:
     )
 
 
-def _comparison_line(one: Comparison, found: Summary) -> tuple[str, ...]:
+def _comparison_line(one: Comparison, found: Summary, adjusted: float) -> tuple[str, ...]:
     accuracy, energy = one.accuracy.interval, one.energy
     return (
         found.label_of(one.arm),
@@ -227,7 +231,7 @@ def _comparison_line(one: Comparison, found: Summary) -> tuple[str, ...]:
         str(accuracy.seeds),
         _signed(accuracy),
         NONE if energy is None else _signed(energy),
-        _verdict(one),
+        _verdict(one, adjusted),
     )
 
 
@@ -242,20 +246,26 @@ def _points(share: float) -> str:
     return "0.0" if float(shown) == 0 else shown
 
 
-def _verdict(one: Comparison) -> str:
+def _p(one: Comparison) -> float:
+    """Of the difference in accuracy; 1 where no claim is made, or no spread tells how sure it is."""
+    p, seeds = one.accuracy.p, one.accuracy.interval.seeds
+    return 1.0 if p is None or seeds < SEEDS_FOR_A_CLAIM else p
+
+
+def _verdict(one: Comparison, adjusted: float) -> str:
     seeds = one.accuracy.interval.seeds
     if seeds < SEEDS_FOR_A_CLAIM:
         return f"{counted(seeds, 'seed')}: no claim is made"
-    accuracy = _direction(one.accuracy.interval, "more accurate", "less accurate", "no clear difference in accuracy")
-    if one.energy is None:
-        return accuracy
-    return f"{accuracy}; {_direction(one.energy, 'dearer', 'cheaper', 'no clear difference in energy')}"
+    accuracy = "no clear difference in accuracy"
+    if adjusted <= SIGNIFICANCE:
+        accuracy = "more accurate" if one.accuracy.interval.mean > 0 else "less accurate"
+    return accuracy if one.energy is None else f"{accuracy}; {_energy(one.energy)}"
 
 
-def _direction(found: Interval, above: str, below: str, unclear: str) -> str:
+def _energy(found: Interval) -> str:
     if found.low is None or found.high is None or found.low <= 0 <= found.high:
-        return unclear
-    return above if found.low > 0 else below
+        return "no clear difference in energy"
+    return "dearer" if found.low > 0 else "cheaper"
 
 
 def _line(arm: Arm, energy: Scale, up: Scale, down: Scale) -> tuple[str, ...]:

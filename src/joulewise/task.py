@@ -153,6 +153,7 @@ def _row(task: Task, setup: Setup, outcome: RoundOutcome, measured: tuple[Readin
         server=outcome.server,
         clients=outcome.clients,
         skipped=outcome.skipped or msgspec.UNSET,
+        all_clients=outcome.all_clients or msgspec.UNSET,
         energy_unit=outcome.energy_unit,
         origin=setup.origin,
         timing=Timing(seconds=outcome.seconds, started=started.isoformat(timespec="milliseconds")),

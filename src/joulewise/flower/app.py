@@ -30,7 +30,7 @@ from joulewise.flower.rounds import Invited, Round, participants, play, roster
 from joulewise.flower.state import AbstractStore, ContextStore, MemoryStore
 from joulewise.learning import Data, Dataset, Examples, Model, Training
 from joulewise.recorder import Recorder
-from joulewise.results import ClientResult, ServerResult, Skipped
+from joulewise.results import AllClients, ClientResult, ServerResult, Skipped
 
 Engine = Literal["inprocess", "ray"]
 Compute = Literal["cpu", "cuda"]
@@ -79,6 +79,7 @@ class RoundOutcome:
         seconds: how long the round took, evaluation included.
         checkpoint: named arrays to go on from; None where this engine or strategy cannot.
         skipped: the clients that were to take part and did not, by partition.
+        all_clients: the new model for every client; None where all took part.
     """
 
     round: int
@@ -88,6 +89,7 @@ class RoundOutcome:
     seconds: float
     checkpoint: dict[str, npt.NDArray[Any]] | None
     skipped: tuple[Skipped, ...] = ()
+    all_clients: AllClients | None = None
 
 
 def federate(
@@ -129,10 +131,10 @@ def federate(
     with inprocess.quiet(), contextlib.closing(rounds):
         began = time.perf_counter()
         for finished, checkpoint in rounds:
-            server, clients = _evaluated(arm, seed, finished, compute)
+            server, clients, whole = _evaluated(arm, seed, finished, compute)
             seconds = time.perf_counter() - began
             (unit,) = units
-            yield RoundOutcome(finished.number, server, clients, unit, seconds, checkpoint, finished.skipped)
+            yield RoundOutcome(finished.number, server, clients, unit, seconds, checkpoint, finished.skipped, whole)
             began = time.perf_counter()
 
 
@@ -240,18 +242,22 @@ def _train(message: Message, context: Context, arm: Arm, seed: int, compute: Com
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 
-def _evaluated(arm: Arm, seed: int, finished: Round, compute: Compute) -> tuple[ServerResult, tuple[ClientResult, ...]]:
-    """The new model on the test part, as it is and with classes as frequent as each client has them."""
+def _evaluated(
+    arm: Arm, seed: int, finished: Round, compute: Compute
+) -> tuple[ServerResult, tuple[ClientResult, ...], AllClients | None]:
+    """The new model on the test part, as it is and with classes as frequent as each client has them.
+
+    That takes no message, so that clients which took no part count among all: else each arm is judged by other ones.
+    """
     learning.use_threads(arm.training.threads)
     module = _module(arm.model, arm.data, seed)
     learning.load_arrays(module, wire.to_numpy(finished.arrays))
     evaluation = learning.evaluate(module, _dataset(arm.data).test, compute)
-    parts = _parts(arm.data, seed)
-    own = [evaluation.accuracy_for(parts[client.partition].labels) for client in finished.clients]
-    clients = [
-        msgspec.structs.replace(client, accuracy=each) for client, each in zip(finished.clients, own, strict=True)
-    ]
-    return ServerResult(evaluation.accuracy, evaluation.loss), tuple(clients)
+    own = [evaluation.accuracy_for(part.labels) for part in _parts(arm.data, seed)]
+    clients = tuple(msgspec.structs.replace(each, accuracy=own[each.partition]) for each in finished.clients)
+    everyone = len({each.partition for each in clients}) == len(own)
+    whole = None if everyone else AllClients.of([each for each in own if each is not None])
+    return ServerResult(evaluation.accuracy, evaluation.loss), clients, whole
 
 
 def _initial(arm: Arm, seed: int) -> ArrayRecord:
