@@ -31,8 +31,8 @@ ALLOCATIONS = (
     EqualJoules(share=0.05),
     OnePrice(share=0.05),
     OnePrice(share=0.05, least_share=0.5),
-    OnePrice(share=0.05, control="ascent"),
     OnePrice(share=0.05, control="asked"),
+    OnePrice(share=0.05, control="ascent"),
 )
 LINKS = ("synthetic-link-1", "synthetic-link-1", "synthetic-link-100", "synthetic-link-100")
 

@@ -19,12 +19,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from joulewise.errors import PayloadError
 from joulewise.flower import wire
 from joulewise.flower.notes import ORDER
-from joulewise.flower.orders import MOST_CHARACTERS
 
 SERIALIZATION = "joulewise.summary.v1"
 TICKET = "joulewise.ticket"
 TICKET_BYTES = 8
-MOST_ORDER_BYTES = MOST_CHARACTERS + 2 * TICKET_BYTES
+MOST_ORDER_BYTES = 256 + 2 * TICKET_BYTES
+"""Of an order as this server writes it: two or three numbers with their names, and the ticket."""
 
 
 @dataclass(frozen=True, slots=True)
