@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from fleet_in_process import BUDGET, DENSE, LINKS, MODEL, Fleet, masks, spent
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from toy_federation import Watched, app, payloads, record, request, update
 
 from joulewise import fleet
@@ -15,6 +15,7 @@ from joulewise.charges import UPLINK_TERMS
 from joulewise.codec import decode
 from joulewise.compress import ErrorFeedback
 from joulewise.flower import ContextStore, FileStore, MemoryStore, OnePrice, SparseGrid, Sparsify, summary, wire
+from joulewise.flower.asking import Answers
 from joulewise.flower.notes import ORDER
 from joulewise.flower.orders import Order, Said, parse
 from joulewise.flower.state import packed_state, unpacked_state
@@ -544,6 +545,13 @@ def test_a_forged_payload_in_the_second_message_is_left_out(tmp_path, caplog):
     rows = played.play(tmp_path, ASKED[0], rounds=2)
     assert [[client.partition for client in row.clients] for row in rows] == [[0, 2, 3]] * 2
     assert "node 2: its reply is left out" in caplog.text
+
+
+def test_what_another_node_says_than_the_one_that_was_asked_is_not_learned():
+    requests = [Message(RecordDict(), dst_node_id=node, message_type="train") for node in (1, 2)]
+    own, foreign = (Message(RecordDict(), reply_to=request) for request in requests)
+    found = Answers({"own": (requests[0], own), "foreign": (requests[0], foreign)}).sound()
+    assert set(found) == {"own"}
 
 
 def test_a_summary_that_nobody_asked_for_is_no_reply(caplog):
