@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from fleet_in_process import BUDGET, DENSE, LINKS, MODEL, Fleet, masks, spent
-from flwr.app import Message, RecordDict
+from flwr.app import RecordDict
 from toy_federation import Watched, app, payloads, record, request, update
 
 from joulewise import fleet
@@ -548,9 +548,10 @@ def test_a_forged_payload_in_the_second_message_is_left_out(tmp_path, caplog):
 
 
 def test_what_another_node_says_than_the_one_that_was_asked_is_not_learned():
-    requests = [Message(RecordDict(), dst_node_id=node, message_type="train") for node in (1, 2)]
-    own, foreign = (Message(RecordDict(), reply_to=request) for request in requests)
-    found = Answers({"own": (requests[0], own), "foreign": (requests[0], foreign)}).sound()
+    asked, own, foreign = request(1), request(1), request(2)
+    for message, sender in ((own, 1), (foreign, 2)):
+        message.metadata.__dict__["_src_node_id"] = sender
+    found = Answers({"own": (asked, own), "foreign": (asked, foreign)}).sound()
     assert set(found) == {"own"}
 
 
