@@ -2,6 +2,7 @@
 
 import logging
 import math
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -548,9 +549,10 @@ def test_a_forged_payload_in_the_second_message_is_left_out(tmp_path, caplog):
 
 
 def test_what_another_node_says_than_the_one_that_was_asked_is_not_learned():
-    asked, own, foreign = request(1), request(1), request(2)
-    for message, sender in ((own, 1), (foreign, 2)):
-        message.metadata.__dict__["_src_node_id"] = sender
+    asked = SimpleNamespace(metadata=SimpleNamespace(message_type="train", dst_node_id=1))
+    own, foreign = (
+        SimpleNamespace(metadata=SimpleNamespace(src_node_id=node), has_error=lambda: False) for node in (1, 2)
+    )
     found = Answers({"own": (asked, own), "foreign": (asked, foreign)}).sound()
     assert set(found) == {"own"}
 
