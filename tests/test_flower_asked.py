@@ -549,7 +549,7 @@ def test_a_forged_payload_in_the_second_message_is_left_out(tmp_path, caplog):
 
 
 def test_what_another_node_says_than_the_one_that_was_asked_is_not_learned():
-    asked = SimpleNamespace(metadata=SimpleNamespace(message_type="train", dst_node_id=1))
+    asked = SimpleNamespace(metadata=SimpleNamespace(message_type="train", dst_node_id=1), has_content=lambda: True)
     own, foreign = (
         SimpleNamespace(metadata=SimpleNamespace(src_node_id=node), has_error=lambda: False) for node in (1, 2)
     )
