@@ -8,7 +8,7 @@ import pytest
 from fake_federation import federate
 from test_report import Outline
 
-from joulewise import background, learning, page_energy, pricetables, report
+from joulewise import background, learning, page_energy, pricetables, questions, report
 from joulewise.background import Background
 from joulewise.errors import OutputError
 from joulewise.layout import Layout
@@ -165,3 +165,11 @@ def test_the_command_of_a_page_runs_the_same_study_into_another_folder(tmp_path,
     assert "layer" in words
     assert load(tmp_path / "out/study.json") == study
     assert Path("out/study.json").read_text(encoding="utf-8") in words
+
+
+def test_questions_alone_say_of_which_study_they_are(tmp_path):
+    asked = questions.Questions(study="kept", seeds=(0,))
+    (tmp_path / questions.FILE_NAME).write_bytes(questions.text(asked))
+    found = background.read(tmp_path)
+    assert (found.name, found.study, found.questions) == ("kept", None, asked)
+    assert Background().name is None

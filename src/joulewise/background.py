@@ -59,6 +59,13 @@ class Background(msgspec.Struct, frozen=True, kw_only=True):
     prices: PriceList | None = None
     questions: Questions | None = None
 
+    @property
+    def name(self) -> str | None:
+        """Name of the study; None where no file says it."""
+        if self.study is not None:
+            return self.study.name
+        return None if self.questions is None else self.questions.study
+
 
 def read(folder: str | Path) -> Background:
     """What a folder says; a folder of rows alone says nothing.

@@ -317,6 +317,6 @@ def _write_report(rows: Sequence[Row], folders: Sequence[Path], out: Path) -> No
     metered = tables.metered(part for folder in folders for part in metering.read(folder))
     for line in metered:
         say(f"this machine: {line}")
-    by_study = {each.study.name: each for each in reversed(found) if each.study}
+    by_study = {each.name: each for each in reversed(found) if each.name is not None}
     page, *figures = report.write(rows, out, text, command, metered, by_study)
     say(f"\nreport: {page}, and {len(figures)} files in {out / 'figures'}")
