@@ -67,7 +67,10 @@ def case_of(seed: int) -> Case:
     includes_fixed = bool(rng.random() < 0.2)
     fixed = costs.fixed if includes_fixed else 0.0
     budget = Joules(share * mask_total(full) + fixed, includes_fixed, fill=bool(rng.random() < 0.15))
-    compressor = Compressor(RULES[int(rng.integers(len(RULES)))], budget, values)
+    rule = RULES[int(rng.integers(len(RULES)))]
+    if isinstance(rule, RandomK) and "ternary" in types:  # What is scaled up to be unbiased is never ternary.
+        rule = RandomK()
+    compressor = Compressor(rule, budget, values)
     return Case(seed, a, costs, compressor, budget.budget - fixed, kind in SMOOTH and not budget.fill)
 
 

@@ -315,6 +315,6 @@ def test_a_study_refuses_an_allocation_that_its_rule_cannot_follow(tmp_path):
 
 def test_an_arm_is_called_by_what_differs_from_the_usual():
     named = labels.of([fleet_arm(allocation) for allocation in ALLOCATIONS])
-    assert "allocation=OnePrice(share=0.05, control=ascent)" in named[4]
-    assert "allocation=OnePrice(share=0.05, control=asked)" in named[5]
+    assert "allocation=OnePrice(share=0.05, control=ascent)" in named[5]
+    assert "allocation=OnePrice(share=0.05, control=asked)" in named[4]
     assert "allocation=OnePrice(share=0.05) " in named[2] + " "

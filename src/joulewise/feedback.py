@@ -66,9 +66,7 @@ class ErrorFeedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.clip is not None and not 0 < self.clip <= sys.float_info.max:
             raise RuleError(f"ErrorFeedback(clip) must be finite and above 0, but is {self.clip}")
         if not 0 <= np.float32(self.momentum) < 1:  # 1 - 1e-9 is 1 in the velocity's float32, which would never decay.
-            raise RuleError(
-                f"ErrorFeedback(momentum) must be at least 0 and below 1 in float32, but is {self.momentum}"
-            )
+            raise RuleError(f"ErrorFeedback(momentum) must be at least 0 and below 1, but is {self.momentum}")
 
     @property
     def vectors(self) -> int:
