@@ -40,6 +40,14 @@ def test_an_allocation_tells_lines_apart_and_what_all_share_is_left_out_of_it_to
     assert shared == ("density=0.01", "FedAvg", "share=0.01", "5 near")
 
 
+def test_a_device_in_a_file_is_called_by_the_file_and_two_files_of_one_name_by_their_paths():
+    files = ["mine/boards/a.toml", "b.toml, 2 near"]
+    found, _ = naming.names([arm("CWMP", "EqualCount(share=0.01)", f"5 {file}") for file in files])
+    assert [each.label for each in found] == ["CWMP 5 a", "CWMP 5 b 2 near"]
+    found, _ = naming.names([arm("CWMP", "EqualCount(share=0.01)", f"5 {folder}/a.toml") for folder in ("x", "y")])
+    assert len({each.label for each in found}) == 2
+
+
 def test_an_arm_without_a_budget_says_nothing_against_the_budget_that_all_others_share():
     rows = study_rows(densities=(0.1,), seeds=(0,), rounds=1, clients=1)
     (found,) = summary(rows)

@@ -17,6 +17,8 @@ _FIRST = frozenset({"rule", "budget", "amount"})
 """Settings that begin a name: rule and budget, whose text says its kind and amount."""
 
 _WORD = re.compile(r"[^\s(]+(?:\([^)]*\))?")
+_FILE = re.compile(r"(?:[^\s/]*/)*([^\s/]+)\.toml$")
+"""A device's profile in a file of the user's own: its name says enough."""
 
 
 class Labelled(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +119,7 @@ def _token(key: str, value: Setting) -> str:
 def _pieces(key: str, value: Setting, token: str) -> Parts:
     """A setting that says several things, one by one: devices by device, a strategy by its options."""
     if key == "devices":
-        return [(key, piece) for piece in str(value).split(", ")]
+        return [(key, _FILE.sub(r"\1", piece)) for piece in str(value).split(", ")]
     if key != "strategy":
         return [(key, token)]
     parts: Parts = []
