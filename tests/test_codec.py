@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from joulewise import codec, native_codec, numpy_codec
+from joulewise import codec, kernel, native_codec, numpy_codec
 from joulewise.bits import Reader, varint
 from joulewise.codec import VALUE_TYPES, decode, encode, encode_detailed
 from joulewise.errors import JoulewiseError, LayoutError, PayloadError, RuleError, UpdateError
@@ -30,7 +30,12 @@ from joulewise.layout import Layout, Tensor
 from joulewise.positions import read_positions, rice_parameters
 from joulewise.select import Selection
 
-BOTH = [numpy_codec, native_codec]
+BOTH = [
+    numpy_codec,
+    pytest.param(
+        native_codec, marks=pytest.mark.skipif(kernel.library() is None, reason="the kernel is not active here")
+    ),
+]
 
 SHAPES = [(), (0,), (1,), (2,), (7,), (3, 5), (2, 3, 4), (300,), (17, 0)]
 LARGEST = float(np.finfo(np.float32).max)
