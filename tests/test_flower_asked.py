@@ -189,6 +189,22 @@ def test_client_and_server_work_out_the_same_bytes_and_charges():
     assert [c.bytes for c in found[0].charges] == [c.bytes for c in found[1].charges]
 
 
+def test_a_node_that_says_it_was_asked_is_charged_as_one_that_was_not():
+    def boasting(replies):
+        for reply in replies:
+            reply.content[wire.RECORD]["asked"] = True
+        return replies
+
+    charges = []
+    for spoil in (None, boasting):
+        inner = Watched(app(Sparsify("phone-lte-2021", CWMP(), Density(0.1))), 1, spoil)
+        sparse = SparseGrid(inner, allocation=OnePrice(share=0.05))
+        sparse.send_and_receive([request(1, arrays=MODEL)])
+        charges.append(sparse.take_results()[0].charges)
+    assert charges[0] == charges[1]
+    assert "curve" in {charge.term for charge in charges[0]}
+
+
 def test_two_messages_more_are_sent_to_each_node_and_none_of_them_holds_a_model(tmp_path):
     played = Fleet()
     played.play(tmp_path, ASKED[0], rounds=2)

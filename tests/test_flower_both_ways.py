@@ -141,6 +141,13 @@ def test_drawing_nodes_anew_is_refused_as_receivers_then_pay_for_several_rounds(
         Sparse(FedAvg(fraction_train=fraction), allocation=allocation)
 
 
+@pytest.mark.parametrize("allocation", [OnePrice(share=0.1), BOTH], ids=str)
+def test_a_study_with_an_allocation_is_read_without_a_warning(allocation, caplog, capfd):
+    StrategyChoice("FedAvg", {}, "lossless", allocation)
+    assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("name", ["FedAvgM", "FedAdam", "FedYogi", "FedAdagrad"])
 def test_a_server_optimizer_is_refused_as_it_changes_what_no_mask_keeps(name):
     wanted = r"counts='both'.*may change every coordinate; use FedAvg or FedProx, or counts='uplink'"

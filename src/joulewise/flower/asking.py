@@ -169,7 +169,7 @@ def _merged(request: Message, first: Message, reply: Message, told: Summary) -> 
     merged = Message(first.content.copy(), reply_to=request)
     merged.content[wire.array_key(first.content)] = reply.content[wire.array_key(reply.content)]
     note = reply.content.config_records[wire.RECORD]
-    note.update({"curve": told.curve, "asked": True})
+    note["curve"] = told.curve
     merged.content[wire.RECORD] = note
     return merged
 

@@ -30,8 +30,18 @@ def averages_only(strategy: Strategy) -> bool:
         >>> averages_only(FedProx(proximal_mu=0.1)), averages_only(FedAdam())
         (True, False)
     """
-    own = "aggregate_train" in vars(strategy)
-    return not own and type(strategy).aggregate_train is FedAvg.aggregate_train
+    return "aggregate_train" not in vars(strategy) and averages(type(strategy))
+
+
+def averages(kind: type[Strategy]) -> bool:
+    """The same of a class of strategies, none of which has to be made: that warns of settings.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAdam, FedProx
+        >>> averages(FedProx), averages(FedAdam)
+        (True, False)
+    """
+    return kind.aggregate_train is FedAvg.aggregate_train
 
 
 class Touched:

@@ -9,8 +9,8 @@ import msgspec
 from flwr.serverapp import strategy as strategies
 
 from joulewise.allocations import Allocation, over
-from joulewise.flower.allotter import refuse_dense, refuse_partial
-from joulewise.flower.averaging import averages_only
+from joulewise.flower.allocable import refuse_dense, refuse_partial
+from joulewise.flower.averaging import averages
 from joulewise.flower.downlink import Setting
 
 Averaging = Literal["FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad"]
@@ -45,10 +45,9 @@ class StrategyChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"options has {settled[0]!r}, which a study settles itself; leave it out")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"options.fraction_train must be above 0 and at most 1, but is {self.fraction}")
-
         if self.allocation is not None:
             refuse_dense(self.allocation, self.downlink)
-            refuse_partial(self.allocation, self.fraction, averages_only(self.make()))
+            refuse_partial(self.allocation, self.fraction, averages(getattr(strategies, self.name)))
 
     @property
     def fraction(self) -> float:

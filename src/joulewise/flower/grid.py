@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from joulewise.codec import decode
 from joulewise.errors import JoulewiseError, PayloadError
 from joulewise.fleet import Allocation
-from joulewise.flower import allotter, asking, checked, local, summary, wire
+from joulewise.flower import allocable, asking, checked, local, summary, wire
 from joulewise.flower.allotter import Allotter
 from joulewise.flower.around import Around
 from joulewise.flower.asking import Answers, Listener
@@ -223,7 +223,7 @@ class SparseGrid(Around):
         orders: dict[int, str] = {}
         if self.allotter is not None and trains:
             if self.expected.weight is None:
-                allotter.refuse_legacy(trains)
+                allocable.refuse_legacy(trains)
             orders = self.allotter.ask([request.metadata.dst_node_id for request in trains], batch_of(trains[0]))
         for request in trains:
             node = request.metadata.dst_node_id
@@ -279,6 +279,7 @@ class SparseGrid(Around):
                 "legacy strategies do not say which replies they use, so error feedback would send everything twice; "
                 "use Sparsify(feedback=None), or a strategy of flwr.serverapp"
             )
+        sent = replace(sent, asked=further is not None)
         decoded = decode(sent.payload, base.layout)
         added = base.plus(decoded)
         self._round.add(node, sent.sequence, base, decoded, record)

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import FedAvg, Result, Strategy
 
 from joulewise.allocations import Allocation, over
 from joulewise.errors import FederationError
-from joulewise.flower.allotter import refuse_partial
+from joulewise.flower.allocable import refuse_partial
 from joulewise.flower.averaging import averages_only
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Setting, checked

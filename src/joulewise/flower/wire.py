@@ -54,7 +54,8 @@ class Reply:
 
     `local` are the names of the tensors that never leave the client; `device`, `rule` and `budget` are names. `said` is
     what the client says of the energy that it was allotted, and `curve` its energy-price curve; see `orders`.
-    `momentum`: whether it remembers a velocity too. `asked`: whether the curve came before it, in a message of its own.
+    `momentum`: whether it remembers a velocity too. `asked`: whether the curve came before it, in a message of its own,
+    which the server knows and no node says.
     """
 
     payload: bytes
@@ -331,10 +332,10 @@ def read(content: RecordDict) -> Reply | None:
         raise PayloadError(f"reply's result has {len(result)} bytes, but none has more than {MOST_RESULT_BYTES}")
     names = local_names(known)
     try:
-        feedback, momentum, asked = (known.get(key) is True for key in ("feedback", "momentum", "asked"))
+        feedback, momentum = (known.get(key) is True for key in ("feedback", "momentum"))
         device, rule, budget = (name(known.get(key)) for key in NAMES)
         said, curve = (told(known.get(key)) for key in BYTES)
-        others = device, rule, budget, said, curve, momentum, asked
+        others = device, rule, budget, said, curve, momentum
         return Reply(packed.data, sequence, _result.decode(result), feedback, names, *others)
     except (msgspec.MsgspecError, RecursionError) as error:  # The latter where it is nested without end.
         raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None
