@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -424,12 +425,15 @@ def test_the_reference_is_dense_or_the_dearest_arm_and_guessing():
     assert found(dear).reference == summed.reference
     unknown = [msgspec.structs.replace(row, settings=row.settings | {"data": "Other"}) for row in ROWS]
     assert found(unknown).reference is None
+    told = [msgspec.structs.replace(row, settings=row.settings | {"classes": 4}) for row in unknown]
+    assert found(told).reference.accuracy == 0.25
     assert statistics_table.hypervolumes(found(unknown)) is None
 
 
 def test_the_number_of_classes_is_that_of_the_data():
     learning = pytest.importorskip("joulewise.learning")
     assert learning.load(learning.Digits(clients=2, partition=learning.IID())).classes == CLASSES["Digits"]
+    assert {kind.__name__: kind.classes for kind in get_args(learning.Data)} == CLASSES
 
 
 def test_hypervolumes_are_taken_seed_by_seed_over_the_arms_of_a_rule():

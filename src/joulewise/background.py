@@ -10,6 +10,7 @@ import msgspec
 from joulewise import pricefile, questions
 from joulewise.devices import Entry
 from joulewise.errors import OutputError
+from joulewise.pacing import Battery
 from joulewise.pricefile import PriceList
 from joulewise.questions import Questions
 
@@ -17,18 +18,10 @@ STUDY_FILE = "study.json"
 DEVICES_FILE = "devices.json"
 
 
-class BatteryLine(msgspec.Struct, frozen=True):
-    """A battery as a study file has it; see `joulewise.pacing.Battery`."""
-
-    charge_j: float
-    capacity_j: float | None = None
-    reserve_j: float = 0.0
-
-
 class FleetLine(msgspec.Struct, frozen=True):
     """What a report tells of a study's ``[fleet]``; traces by the path that the study file named."""
 
-    battery: dict[str, BatteryLine] | None = None
+    battery: dict[str, Battery] | None = None
     schedule: dict[str, Any] | None = None
     recharge: dict[str, Any] | str | None = None
     available: dict[str, Any] | str | None = None

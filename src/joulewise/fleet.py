@@ -88,11 +88,13 @@ def hand_out(allocation: Allocation, books: Books, known: Mapping[int, Known | N
     if not counted:
         return orders, books
     budget_j = budget_of(allocation, counted)
-    reception = _reception(allocation, books, counted, len(known))
+    # With a share, as counting both directions needs, whoever is not known has a density and is not among these.
+    heard = {client: each for client, each in counted.items() if each is not None}
+    reception = _reception(allocation, books, heard, len(known))
     if reception is not None:
         # A union may have cost more than foreseen: that is taken from the rounds after it, none of which stands still.
         budget_j -= min(MOST_OWED * budget_j, max(0.0, books.spent_j - books.allowed_j))
-        shared, books = _both_ways(allocation, books, counted, budget_j, reception)
+        shared, books = _both_ways(allocation, books, heard, budget_j, reception)
         awaited_j = books.awaited_j + reception.receiving_j * (density or 0.0) * len(orders)
         books = replace(books, awaited_j=awaited_j)
     elif isinstance(allocation, EqualJoules):
@@ -115,25 +117,22 @@ def _first_density(allocation: EqualJoules | OnePrice, clients: int) -> float | 
 
 
 def _reception(
-    allocation: EqualJoules | OnePrice, books: Books, known: Mapping[int, Known | None], clients: int
+    allocation: EqualJoules | OnePrice, books: Books, known: Mapping[int, Known], clients: int
 ) -> Reception | None:
-    """What masks cost both ways, clients that are not known taken to be like the others; None where it is not counted.
+    """What masks cost both ways, of `clients` of which these are known; None where it is not counted.
 
     Of a fleet whose devices price no downlink there is the uplink alone.
     """
-    there = [each for each in known.values() if each is not None]
-    receiving = receiving_j(there, clients)
+    receiving = receiving_j(known.values(), clients)
     if not counts_both(allocation) or not receiving:
         return None
-    usual = math.fsum(each.dense_j for each in there) / len(there)
-    dense = np.array([usual if each is None else each.dense_j for each in known.values()])
-    return Reception(dense, receiving, books.likeness)
+    return Reception(np.array([each.dense_j for each in known.values()]), receiving, books.likeness)
 
 
 def _both_ways(
     allocation: EqualJoules | OnePrice,
     books: Books,
-    known: Mapping[int, Known | None],
+    known: Mapping[int, Known],
     budget_j: float,
     reception: Reception,
 ) -> tuple[dict[int, Order], Books]:
@@ -152,14 +151,14 @@ def _both_ways(
 
 def _divided(
     allocation: EqualJoules | OnePrice,
-    known: Mapping[int, Known | None],
+    known: Mapping[int, Known],
     budget_j: float,
     reception: Reception,
     tried: Floats,
 ) -> tuple[float | None, Floats]:
     """In equal parts, or at one price: then those without a curve have theirs, and all alike what curves leave."""
     equal = reception.raised(np.zeros(len(known)), budget_j)
-    curves = [None if each is None else each.curve for each in known.values()]
+    curves = [each.curve for each in known.values()]
     weights, exponent = weights_of(known)
     heard = any(weight for weight, curve in zip(weights.values(), curves, strict=True) if curve is not None)
     if not isinstance(allocation, OnePrice) or not heard:

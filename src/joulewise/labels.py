@@ -53,6 +53,7 @@ def settings(arm: Arm) -> dict[str, Setting]:
         "data": type(arm.data).__name__,
         "examples": arm.data.examples,
         "clients": arm.data.clients,
+        "classes": arm.data.classes,
         "model": text(arm.model),
         "learning_rate": training.learning_rate,
         "local_epochs": training.local_epochs,

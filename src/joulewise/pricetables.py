@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
-from joulewise.background import Background, BatteryLine
+from joulewise.background import Background, FleetLine
 from joulewise.devices import Unit
 from joulewise.fairness import devices_of
 from joulewise.notation import energy_unit, exponent_of, number
 from joulewise.outcomes import Summary
+from joulewise.pacing import Battery
 from joulewise.pricefile import DevicePrices, PriceList, TensorLine
 from joulewise.results import Row
 from joulewise.tabular import NONE, Table
@@ -57,7 +57,7 @@ def _first(number: int, devices: Sequence[str]) -> str:
     return f"{number}, of {len(devices)} clients"
 
 
-def _battery(batteries: dict[str, BatteryLine], device: str) -> str:
+def _battery(batteries: dict[str, Battery], device: str) -> str:
     battery = batteries.get(device, batteries.get(EVERY))
     if battery is None:
         return NONE
@@ -67,7 +67,7 @@ def _battery(batteries: dict[str, BatteryLine], device: str) -> str:
     return ", ".join(parts)
 
 
-def _traces(told: Any) -> Iterator[str]:
+def _traces(told: FleetLine | None) -> Iterator[str]:
     if told is None:
         return
     for key, words in TRACES.items():

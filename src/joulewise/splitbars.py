@@ -6,7 +6,7 @@ from typing import Any
 
 from joulewise.chart_style import LETTER, Spec
 from joulewise.ledger import TERMS, UPLINK_TERMS
-from joulewise.notation import energy_unit, exponent_of, number
+from joulewise.notation import Scale, energy_unit, exponent_of, number
 from joulewise.outcomes import Arm, Summary
 
 # Okabe and Ito's, darkened as those of the lines: the first for the uplink's terms, the others for the rest.
@@ -92,7 +92,7 @@ def _colour(term: str, names: dict[str, str]) -> str:
     return REST_COLOURS[(list(names).index(term) - len(uplink)) % len(REST_COLOURS)]
 
 
-def _line(arm: Arm, term: str, name: str, scale: Any) -> dict[str, Any]:
+def _line(arm: Arm, term: str, name: str, scale: Scale) -> dict[str, Any]:
     energy = arm.by_term[term]
     return {
         "Arm": arm.label,

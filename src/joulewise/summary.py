@@ -66,7 +66,7 @@ def _summarise(rows: Sequence[Row], asked: Questions | None) -> Summary:
     arms = [_arm(by_arm[name], every, rounds, target) for name, every in runs.items()]
     arms = sorted(_mark_frontier(arms), key=lambda arm: _order(arm.rule, arm.name))
     settings = _shared([found[0].settings for found in by_arm.values()])
-    point = reference(arms, settings.get("data"))
+    point = reference(arms, settings)
     arms, shared = _named(arms, {name: found[0] for name, found in by_arm.items()})
     return Summary(
         study=rows[0].study,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from joulewise.findings import Reference, Volume
 from joulewise.outcomes import Arm
@@ -10,24 +10,24 @@ from joulewise.pareto import hypervolume, interval, paired
 from joulewise.results import Setting
 
 CLASSES = {"Digits": 10, "Cifar10": 10}
-"""Number of classes of each data set, as rows name it."""
+"""Number of classes of data sets whose rows do not say it: those from before rows did. No further one belongs here."""
 DENSE, TOPK = "Dense", "TopK"
 
 
-def reference(arms: Sequence[Arm], data: Setting) -> Reference | None:
+def reference(arms: Sequence[Arm], settings: Mapping[str, Setting]) -> Reference | None:
     """The point to measure from: Dense's energy, or that of the dearest arm, and the accuracy of guessing.
 
     Args:
         arms: of a study.
-        data: its data set, as rows name it.
+        settings: that they share, of which ``classes`` is the number of classes.
 
     Returns:
-        None where the data set is not known, or no energy was recorded.
+        None where that is not known, or no energy was recorded.
     """
     whole = [arm for arm in arms if arm.complete]
     dearest = max([arm for arm in whole if arm.rule == DENSE] or whole, key=lambda arm: arm.energy.mean)
-    classes = CLASSES.get(str(data))
-    if classes is None or dearest.energy.mean <= 0:
+    classes = settings.get("classes") or CLASSES.get(str(settings.get("data")))
+    if not isinstance(classes, int) or dearest.energy.mean <= 0:
         return None
     return Reference(energy=dearest.energy.mean, arm=dearest.name, accuracy=1 / classes)
 
