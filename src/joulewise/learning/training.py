@@ -18,7 +18,7 @@ from joulewise.learning.examples import Examples
 Compute = Literal["cpu", "cuda"]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 EVALUATED_AT_ONCE = {"cpu": 64, "cuda": 1024}
-"""Examples: on a CPU 64 are a third faster than 256, whose activations leave the cache; a GPU is idle with so few."""
+"""Examples: on a CPU the activations of few stay in the cache; a GPU is idle with so few."""
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
