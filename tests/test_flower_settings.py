@@ -7,7 +7,7 @@ from flwr.app import Context, RecordDict
 from toy_federation import DEVICE, Watched, app, model, request
 
 from joulewise.codec import decode
-from joulewise.compress import ErrorFeedback
+from joulewise.compress import EF21, ErrorFeedback
 from joulewise.errors import SettingError
 from joulewise.flower import FileStore, MemoryStore, SparseGrid, Sparsify
 from joulewise.flower.settings import KEYS, PREFIX
@@ -46,6 +46,7 @@ def test_the_node_comes_before_the_run_and_the_run_before_the_code():
         ({"feedback-decay": 0.5}, ErrorFeedback(0.5)),
         ({"feedback": True, "feedback-clip": 2}, ErrorFeedback(clip=2.0)),
         ({"feedback": False}, None),
+        ({"feedback": "EF21"}, EF21()),
         ({}, None),
     ],
 )
@@ -53,6 +54,7 @@ def test_feedback_is_a_truth_value_with_two_options(config, feedback):
     assert resolved({PREFIX + key: value for key, value in config.items()}).compressor.feedback == feedback
     kept = resolved({"joulewise.feedback": True}, feedback=ErrorFeedback(0.9)).compressor.feedback
     assert kept == ErrorFeedback(0.9)
+    assert resolved({"joulewise.feedback": True}, feedback=EF21()).compressor.feedback == EF21()
 
 
 def test_the_rest_of_the_keys(tmp_path):
@@ -92,7 +94,9 @@ def test_the_rest_of_the_keys(tmp_path):
         ({"joulewise.count": -1}, "must be a whole number of at least 0, but is -1"),
         ({"joulewise.rule": "topk"}, "must be one of Dense, TopK, CWMP"),
         ({"joulewise.values": 32}, "must be one of float32"),
-        ({"joulewise.feedback": 1}, "must be true or false, but is 1, a number"),
+        ({"joulewise.feedback": 1}, 'must be true, false or "EF21", but is 1, a number'),
+        ({"joulewise.feedback": "EF22"}, "must be true, false or \"EF21\", but is 'EF22', text"),
+        ({"joulewise.feedback": "EF21", "joulewise.feedback-decay": 0.5}, "feedback-decay .* but EF21 has no settings"),
         ({"joulewise.feedback-clip": 0}, "must be a number above 0"),
         ({"joulewise.device": ""}, "must be the name of a device"),
         ({"joulewise.density": 0.1, "joulewise.joules": 2.0}, "joulewise.density and joulewise.joules are both set"),

@@ -107,7 +107,9 @@ def payloads(reply):
     if not reply.has_content():
         return []
     records = reply.content.array_records.values()
-    return [array for each in records for array in each.values() if array.stype == "joulewise.v1"]
+    return [
+        array for each in records for array in each.values() if array.stype in ("joulewise.v1", "joulewise.v1.EF21")
+    ]
 
 
 def request(node=1, number=1, arrays=None, message_type="train", config=None):

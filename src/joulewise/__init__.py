@@ -16,6 +16,7 @@ from joulewise.certificate import Certificate as Certificate
 from joulewise.codec import Decoded as Decoded
 from joulewise.codec import decode as decode
 from joulewise.codec import encode as encode
+from joulewise.compress import EF21 as EF21
 from joulewise.compress import ClientState as ClientState
 from joulewise.compress import Compressor as Compressor
 from joulewise.compress import ErrorFeedback as ErrorFeedback

@@ -9,8 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from joulewise import fleetfile, labels
-from joulewise.choices import Choice, Part, Seed
-from joulewise.compress import ErrorFeedback
+from joulewise.choices import Choice, Part, Seed, feedback_of
 from joulewise.errors import StudyError
 from joulewise.flower.app import Arm
 from joulewise.questions import EVALUATIONS, Measure, Question, Questions, Setting
@@ -146,8 +145,7 @@ def _side(primary: Primary, key: str, groups: Sequence[Sequence[Arm]]) -> tuple[
 def _fits(arm: Arm, choice: Choice) -> bool:
     """Whether an arm has every setting that a choice names."""
     compressor, training = arm.compressor, arm.training
-    feedback = choice.feedback
-    wanted = ErrorFeedback() if feedback is True else feedback or None
+    feedback = None if choice.feedback is None else feedback_of(choice.feedback)
     devices = None if choice.devices is None else fleetfile.assign(choice.devices, arm.data.clients)
     pairs = (
         (choice.rule, compressor.rule),
@@ -161,7 +159,7 @@ def _fits(arm: Arm, choice: Choice) -> bool:
         (choice.local_epochs, training.local_epochs),
     )
     same = all(asked is None or asked == own for asked, own in pairs)
-    return same and (feedback is None or wanted == compressor.feedback)
+    return same and (choice.feedback is None or feedback == compressor.feedback)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from joulewise.compress import ErrorFeedback
+from joulewise.compress import EF21, ErrorFeedback, Feedback
 from joulewise.fleetfile import Devices
 from joulewise.flower.choice import StrategyChoice
 from joulewise.learning import Partition
@@ -17,6 +17,8 @@ from joulewise.schedules import Schedule
 
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+FeedbackChoice = ErrorFeedback | Literal["EF21"] | bool
+"""`ErrorFeedback`, which true stands for; `EF21`, which has no settings, by its name; or false for none."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,7 +32,7 @@ class Choice(Part, frozen=True, omit_defaults=True):
         rule: what to rank coordinates by.
         budget: where to stop.
         values: how kept values are written.
-        feedback: error feedback, or False for none.
+        feedback: error feedback, EF21, or False for none.
         strategy: how the server averages.
         devices: as in `Fleet`.
         schedule: as in `Fleet`.
@@ -42,7 +44,7 @@ class Choice(Part, frozen=True, omit_defaults=True):
     rule: Rule | None = None
     budget: Budget | None = None
     values: ValueType | None = None
-    feedback: ErrorFeedback | bool | None = None
+    feedback: FeedbackChoice | None = None
     strategy: StrategyChoice | None = None
     devices: Devices | None = None
     schedule: Schedule | None = None
@@ -57,7 +59,7 @@ class Defaults(Part, frozen=True, omit_defaults=True):
     rule: Rule | None = None
     budget: Budget | None = None
     values: ValueType = "float32"
-    feedback: ErrorFeedback | bool = False
+    feedback: FeedbackChoice = False
 
 
 class Grid(Part, frozen=True, omit_defaults=True):
@@ -66,10 +68,22 @@ class Grid(Part, frozen=True, omit_defaults=True):
     rule: tuple[Rule, ...] = ()
     budget: tuple[Budget, ...] = ()
     values: tuple[ValueType, ...] = ()
-    feedback: tuple[ErrorFeedback | bool, ...] = ()
+    feedback: tuple[FeedbackChoice, ...] = ()
     strategy: tuple[StrategyChoice, ...] = ()
     devices: tuple[Devices, ...] = ()
     schedule: tuple[Schedule, ...] = ()
     partition: tuple[Partition, ...] = ()
     learning_rate: tuple[Annotated[float, Meta(gt=0)], ...] = ()
     local_epochs: tuple[Positive, ...] = ()
+
+
+def feedback_of(choice: FeedbackChoice) -> Feedback | None:
+    """What a choice stands for.
+
+    Example:
+        >>> feedback_of(True) == ErrorFeedback(), feedback_of("EF21"), feedback_of(False)
+        (True, EF21(), None)
+    """
+    if isinstance(choice, ErrorFeedback):
+        return choice
+    return EF21() if choice == "EF21" else ErrorFeedback() if choice else None

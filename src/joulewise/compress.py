@@ -2,8 +2,9 @@
 
     a = u + r,   payload = encode(select(a)),   r' = a - decode(payload)
 
-What was sent and what was kept is what there was: ``decode(payload) + r' = a``, bit for bit; with ternary
-values, of which one magnitude stands for many, to one rounding of float32.
+With `ErrorFeedback` what was sent and what was kept is what there was: ``decode(payload) + r' = a``, bit for bit; with
+ternary values, of which one magnitude stands for many, to one rounding of float32. With `EF21` r is minus an estimate
+of u, and ``r' = r - decode(payload)``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from joulewise.codec import ValueType, decode
 from joulewise.costs import Costs
 from joulewise.errors import RuleError, StateError, UpdateError
-from joulewise.feedback import ErrorFeedback
+from joulewise.feedback import EF21, ErrorFeedback, Feedback
 from joulewise.fitting import fitted
 from joulewise.layout import Layout, Vector
 from joulewise.ledger import Charge, uplink_charges
@@ -27,7 +28,7 @@ from joulewise.ranking import Carry, NotFinite, first_not_finite
 from joulewise.rules import Budget, Dense, Joules, MinVariance, RandomK, Rule, check_pair
 from joulewise.select import Selection, Source, checked_vector, not_finite
 
-__all__ = ["ClientState", "Compressor", "ErrorFeedback", "Fate", "Sent", "settle"]
+__all__ = ["EF21", "ClientState", "Compressor", "ErrorFeedback", "Fate", "Feedback", "Sent", "settle"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +36,7 @@ class ClientState:
     """What a client remembers between rounds.
 
     Args:
-        residual: float32[n], what was not sent so far; None for nothing.
+        residual: float32[n], what was not sent so far, or with `EF21` minus the estimate; None for nothing.
         pending: the last payload, while it is not known whether the server used it.
         sequence: number of the last reply, 0 before the first.
         run_id: the run that the state belongs to.
@@ -44,6 +45,8 @@ class ClientState:
         momentum: float32[n], with `ErrorFeedback(momentum=...)`; None for nothing.
         unsent: an update that waits to be told what it may cost, as named arrays; it is not in the residual. None for
             none.
+        estimated: with `EF21`, number of the last reply that the server's estimate is known to hold, 0 for none of
+            them; None without EF21.
     """
 
     residual: Vector | None = None
@@ -54,6 +57,7 @@ class ClientState:
     local: Mapping[str, Any] | None = None
     momentum: Vector | None = None
     unsent: Mapping[str, Any] | None = None
+    estimated: int | None = None
 
 
 Fate = Literal["none", "accepted", "returned", "lost"]
@@ -75,11 +79,14 @@ def settle(state: ClientState, accepted_sequence: int | None, layout: Layout) ->
         ``none`` (nothing was pending).
 
     Raises:
-        StateError: the state belongs to another model, or its residual is no vector of this one.
+        StateError: the state belongs to another model, or its residual is no vector of this one; or with `EF21`, whose
+            estimate nothing can be taken out of, client and server have not the same replies in it.
     """
     if state.fingerprint != layout.fingerprint:
         raise StateError("the client's state belongs to another model; delete it, or give the run a new identity")
     accepted = accepted_sequence or 0
+    if state.estimated is not None:
+        state = _agreed(state, accepted)
     if accepted > state.sequence:
         return replace(state, residual=None, pending=None, sequence=accepted, momentum=None), "lost"
     if state.pending is None:
@@ -91,6 +98,20 @@ def settle(state: ClientState, accepted_sequence: int | None, layout: Layout) ->
     if residual is not None:
         returned += residual
     return replace(state, residual=returned, pending=None), "returned"
+
+
+def _agreed(state: ClientState, accepted: int) -> ClientState:
+    """The state of EF21, once it is known to be what the server has too."""
+    if state.pending is not None and accepted == state.sequence:
+        return replace(state, estimated=accepted)
+    if accepted != state.estimated:
+        raise StateError(
+            f"the server's estimate of this client holds its replies up to number {accepted}, but the client's own "
+            f"holds those up to {state.estimated}: one of them has lost its state, and with EF21 what was sent "
+            "cannot be taken out of the mean again; put the lost state back, or begin a new run, or use "
+            "ErrorFeedback()"
+        )
+    return state
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +163,7 @@ class Compressor:
     rule: Rule
     budget: Budget | None = None
     values: ValueType | tuple[ValueType, ...] = "float32"
-    feedback: ErrorFeedback | None = None
+    feedback: Feedback | None = None
 
     def __post_init__(self) -> None:
         check_pair(self.rule, self.budget)
@@ -163,6 +184,11 @@ class Compressor:
     def remembers(self) -> int:
         """How many vectors of the model's size a client keeps between rounds: 0, 1, or 2 with momentum."""
         return 0 if self.feedback is None else self.feedback.vectors
+
+    @property
+    def estimates(self) -> bool:
+        """Whether what it sends is for an estimate that the server keeps, as with `EF21`."""
+        return self.feedback is not None and self.feedback.estimates
 
     def compress(
         self,
@@ -187,7 +213,7 @@ class Compressor:
                 vector of this model.
             RuleError: the budget cannot hold what must be sent, or a random rule has no `rng`.
         """
-        state = _checked_state(state, costs.layout)
+        state = _checked_state(state, costs.layout, self.estimates)
         given = checked_vector(update, costs.layout, "update")
         moved = self._moved(given, state, costs.layout)
         source = self._source(moved, state)
@@ -200,10 +226,11 @@ class Compressor:
         selection, encoded = draft.selection, draft.encoded
         residual, pending, momentum = None, None, None
         if source.carry is not None and self.feedback is not None:
-            residual, pending = source.carry.into, encoded.payload  # A vector of this reply alone.
+            pending = encoded.payload
+            residual = self.feedback.rest(source.carry.into, state.residual)  # A vector of this reply alone.
             residual[selection.indices] -= encoded.values
             momentum = self.feedback.left(moved, selection.indices)
-        after = replace(state, residual=residual, pending=pending, sequence=state.sequence + 1, momentum=momentum)
+        after = replace(self._next(state), residual=residual, pending=pending, momentum=momentum)
         charges = uplink_charges(encoded, selection, costs)
         return Sent(encoded.payload, after, selection, charges, draft.priced.contrast)
 
@@ -220,6 +247,9 @@ class Compressor:
             "use a smaller ErrorFeedback(momentum=...) or a lower learning rate"
         )
 
+    def _next(self, state: ClientState) -> ClientState:
+        return replace(state, sequence=state.sequence + 1, estimated=(state.estimated or 0) if self.estimates else None)
+
     def _source(self, update: Vector, state: ClientState) -> Source:
         if self.feedback is None and not isinstance(self.rule, Dense):
             return Source(update)  # Zeros are never kept: their sign does not matter.
@@ -231,9 +261,9 @@ class Compressor:
     def _skipped(self, carried: Vector, moved: Vector, state: ClientState, costs: Costs) -> Sent:
         """Not even the fixed cost fits: no reply is made, and everything waits."""
         nothing = Selection(carried.size, np.empty(0, np.uint32), np.empty(0, np.float32), 0.0, None, 0.0)
-        residual = carried if self.feedback is not None else None
+        residual = None if self.feedback is None else self.feedback.rest(carried, state.residual)
         momentum = None if self.feedback is None else self.feedback.left(moved, nothing.indices)
-        after = replace(state, residual=residual, sequence=state.sequence + 1, momentum=momentum)
+        after = replace(self._next(state), residual=residual, momentum=momentum)
         return Sent(b"", after, nothing, (), costs.contrast)
 
 
@@ -250,7 +280,7 @@ def _not_finite(found: NotFinite, layout: Layout, state: ClientState) -> UpdateE
     )
 
 
-def _checked_state(state: ClientState | None, layout: Layout) -> ClientState:
+def _checked_state(state: ClientState | None, layout: Layout, estimates: bool) -> ClientState:
     if state is None:
         return ClientState(fingerprint=layout.fingerprint)
     if state.fingerprint != layout.fingerprint:
@@ -259,12 +289,27 @@ def _checked_state(state: ClientState | None, layout: Layout) -> ClientState:
         raise StateError(
             "the client's last reply is still pending; call settle(state, accepted_sequence, layout) first"
         )
+    _check_kind(state, estimates)
     momentum = _checked(state.momentum, layout, "momentum")
     if momentum is not None and (bad := first_not_finite(momentum)) is not None:
         raise StateError(
             f"the client's momentum holds NaN or infinity in tensor {layout.name_of(bad)!r}; delete its state"
         )
     return replace(state, residual=_checked(state.residual, layout, "residual"), momentum=momentum)
+
+
+def _check_kind(state: ClientState, estimates: bool) -> None:
+    """A residual of EF21 is minus an estimate, and any other one is what was not sent."""
+    if estimates and state.estimated is None and (state.sequence or state.residual is not None):
+        raise StateError(
+            f"EF21 needs the estimate that this client's replies up to number {state.sequence} have made, but its "
+            "state has none: it was lost, or they were made without EF21; put the state back, or begin a new run, "
+            "or use ErrorFeedback()"
+        )
+    if not estimates and state.estimated is not None:
+        raise StateError(
+            "the client's state is one of EF21, which the server goes on with; keep feedback=EF21(), or begin a new run"
+        )
 
 
 def _checked(vector: Vector | None, layout: Layout, name: str) -> Vector | None:

@@ -1,9 +1,10 @@
-"""Error feedback: what a client does with what it did not send, and with the momentum of its updates."""
+"""Error feedback: what a client does with what it did not send, and with the momentum of its updates; and EF21."""
 
 from __future__ import annotations
 
 import math
 import sys
+from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -55,6 +56,8 @@ class ErrorFeedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         [4.0, 0.0] [4.0, 0.0]
     """
 
+    estimates: ClassVar[bool] = False
+
     decay: float = 1.0
     clip: float | None = None
     momentum: float = 0.0
@@ -94,6 +97,11 @@ class ErrorFeedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             moved += update
         return moved
 
+    def rest(self, added: Vector, before: Vector | None) -> Vector:
+        """What the values that are sent are taken from, which leaves the next residual: what there was."""
+        del before
+        return added
+
     def left(self, moved: Vector, sent: npt.NDArray[np.uint32]) -> Vector | None:
         """The velocity after a reply with the coordinates `sent`: float32[n], a vector of its own; None for none."""
         if not self.momentum:
@@ -102,6 +110,72 @@ class ErrorFeedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.masking:
             velocity[sent] = 0.0
         return velocity
+
+
+class EF21(msgspec.Struct, frozen=True, tag_field="name", tag="EF21", forbid_unknown_fields=True):
+    """Clients send what brings an estimate of their update closer to it; the server goes by the mean of all estimates.
+
+    Richtarik, Sokolov and Fatkhullin, "EF21: A New, Simpler, Theoretically Better, and Practically Faster Error
+    Feedback", NeurIPS 2021, arXiv:2106.05203. Each client and the server keep the client's estimate g, 0 at first::
+
+        payload = encode(select(u - g)),   g' = g + decode(payload)      at a client with the update u
+        x' = x + sum(w g') / sum(w)                                      at the server, over all clients heard so far
+
+    with w the number of a client's examples. A client that is not there keeps its part of the mean, as in EF21-PP
+    (Fatkhullin et al., "EF21 with Bells & Whistles", arXiv:2110.03294). The server keeps sum(w g) alone, one vector for
+    any number of clients. A client's residual is -g, and what it selects from is ``a = u + r``. Nothing piles up and is
+    sent late; a coordinate that was sent once goes on moving the model in every later round.
+
+    A server of your own adds the weighted mean of the payloads to the last mean estimate, where all clients take part.
+    `joulewise.flower.Sparse` does it in a Flower app.
+
+    Example:
+        >>> from joulewise.compress import Compressor, settle
+        >>> from joulewise.costs import Costs
+        >>> from joulewise.rules import Count, TopK
+        >>> costs = Costs.of(np.ones(2))
+        >>> compressor, state = Compressor(TopK(), Count(1), feedback=EF21()), None
+        >>> for number in (1, 2, 3):
+        ...     sent = compressor.compress(np.array([4.0, 2.0], np.float32), state, costs)
+        ...     print(sent.selection.dense().tolist(), (0 - sent.state.residual).tolist())
+        ...     state, _ = settle(sent.state, number, costs.layout)
+        [4.0, 0.0] [4.0, 0.0]
+        [0.0, 2.0] [4.0, 2.0]
+        [0.0, 0.0] [4.0, 2.0]
+    """
+
+    estimates: ClassVar[bool] = True
+    momentum: ClassVar[float] = 0.0
+    vectors: ClassVar[int] = 1
+
+    def carry(self, residual: Vector, update: Vector) -> Vector:
+        """What is added to an update, -g: float32[n]."""
+        del update
+        return residual
+
+    def factor(self, residual: Vector, update: Vector) -> float:
+        """What -g is multiplied by before it is added to an update."""
+        del residual, update
+        return 1.0
+
+    def moved(self, update: Vector, velocity: Vector | None) -> Vector:
+        """The update itself: there is no momentum."""
+        del velocity
+        return update
+
+    def rest(self, added: Vector, before: Vector | None) -> Vector:
+        """What the values that are sent are taken from, which leaves the next residual: -g, written over `added`."""
+        added[...] = 0.0 if before is None else before
+        return added
+
+    def left(self, moved: Vector, sent: npt.NDArray[np.uint32]) -> Vector | None:
+        """There is no velocity: None."""
+        del moved, sent
+        return None
+
+
+Feedback = ErrorFeedback | EF21
+"""What a client may remember of earlier rounds."""
 
 
 def _norm(vector: Vector) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from joulewise.compress import EF21, Feedback
 from joulewise.flower.app import Arm
 from joulewise.results import Setting
 from joulewise.rules import Budget, budget_text
@@ -46,7 +47,7 @@ def settings(arm: Arm) -> dict[str, Setting]:
         "budget": None if budget is None else _kind(budget),
         "amount": None if budget is None else _amount(budget),
         "values": compressor.values if isinstance(compressor.values, str) else " ".join(compressor.values),
-        "feedback": compressor.feedback is not None and (" ".join(_arguments(compressor.feedback)) or True),
+        "feedback": _feedback(compressor.feedback),
         "strategy": text(arm.strategy),
         "devices": _devices_text(arm.devices),
         "partition": text(arm.data.partition),
@@ -63,6 +64,12 @@ def settings(arm: Arm) -> dict[str, Setting]:
         "boundary": BOUNDARY,
     }
     return own | special
+
+
+def _feedback(feedback: Feedback | None) -> Setting:
+    if feedback is None or isinstance(feedback, EF21):
+        return feedback is not None and "EF21"
+    return " ".join(_arguments(feedback)) or True
 
 
 def _kind(budget: Budget) -> str:

@@ -13,13 +13,14 @@ from msgspec import Meta
 
 from joulewise import analysis, fleetfile, labels, studyfile
 from joulewise.analysis import Analysis
-from joulewise.choices import Choice, Defaults, Grid, Part, Positive, Seed
-from joulewise.compress import Compressor, ErrorFeedback
+from joulewise.choices import Choice, Defaults, Grid, Part, Positive, Seed, feedback_of
+from joulewise.compress import Compressor
 from joulewise.curves import exponent_of
 from joulewise.devices import load_device
 from joulewise.errors import ProfileError, RuleError, StudyError
 from joulewise.fleet import OnePrice, counts_both
 from joulewise.fleetfile import Fleet
+from joulewise.flower import estimate
 from joulewise.flower.app import Arm
 from joulewise.flower.choice import StrategyChoice
 from joulewise.learning import Data, Model, Training
@@ -147,6 +148,7 @@ def _product(grid: Grid) -> Iterable[Choice]:
 def _arm(study: Study, choice: Choice) -> Arm:
     compressor, strategy = _compressor(study.compressor, choice), choice.strategy or study.strategy
     _check_allocation(strategy, compressor, study.rounds)
+    _check_estimates(strategy, compressor)
     changes = {
         name: value for name in ("learning_rate", "local_epochs") if (value := getattr(choice, name)) is not None
     }
@@ -176,6 +178,16 @@ def _check_pages(strategy: StrategyChoice, devices: tuple[str, ...]) -> None:
             f"strategy.allocation has counts = 'both', but {paged!r} in fleet.devices erases pages of flash for what "
             "it receives, which the budget leaves out; use counts = 'uplink', or devices without pages"
         )
+
+
+def _check_estimates(strategy: StrategyChoice, compressor: Compressor) -> None:
+    """EF21 does not go with every downlink and allocation."""
+    if not compressor.estimates:
+        return
+    try:
+        estimate.refuse(strategy.downlink, strategy.allocation)
+    except RuleError as error:
+        raise StudyError(f"strategy and feedback = 'EF21': {error}") from None
 
 
 def _check_allocation(strategy: StrategyChoice, compressor: Compressor, rounds: int) -> None:
@@ -215,9 +227,8 @@ def _compressor(defaults: Defaults, choice: Choice) -> Compressor:
     wanted = defaults.feedback if choice.feedback is None else choice.feedback
     if isinstance(rule, Dense) and values == "float32":
         wanted = False  # everything arrives as it is, so nothing is ever left to feed back
-    feedback = ErrorFeedback() if wanted is True else wanted or None
     try:
-        return Compressor(rule=rule, budget=budget, values=values, feedback=feedback)
+        return Compressor(rule=rule, budget=budget, values=values, feedback=feedback_of(wanted))
     except RuleError as error:
         advice = "take one of them out, and list the arms that you mean one by one as [[arms]]"
         if budget is None:

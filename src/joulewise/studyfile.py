@@ -280,7 +280,18 @@ def _item(key: str, value: Any, where: str, origin: str, typed: dict[str, str]) 
             return {"name": name, **value}
         typed[f"{where}.{amount}"] = origin
         return {"name": name, amount: value}
-    return {} if key == "feedback" and value is True else value
+    return _feedback(value) if key == "feedback" else value
+
+
+def _feedback(value: Any) -> Any:
+    """True is `ErrorFeedback`, whose name may be left out; EF21 has nothing but its name."""
+    if value is True:
+        return {}
+    if isinstance(value, dict) and value.get("name") == "EF21":
+        return "EF21" if len(value) == 1 else value
+    if isinstance(value, dict) and value.get("name") == "ErrorFeedback":
+        return {key: setting for key, setting in value.items() if key != "name"}
+    return {} if value == "ErrorFeedback" else value
 
 
 # ---------------------------------------------------------------- places

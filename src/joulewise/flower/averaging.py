@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, Strategy
 
 from joulewise.codec import Decoded
 from joulewise.flower.received import Base
@@ -44,6 +44,19 @@ def averages(kind: type[Strategy]) -> bool:
     return kind.aggregate_train is FedAvg.aggregate_train
 
 
+def begins_with_mean(strategy: Strategy) -> bool:
+    """Whether a strategy goes on from the weighted mean of its replies alone: those of `averages_only` and optimizers.
+
+    Example:
+        >>> from flwr.serverapp.strategy import FedAdam, QFedAvg
+        >>> begins_with_mean(FedAdam()), begins_with_mean(QFedAvg(client_learning_rate=0.1))
+        (True, False)
+    """
+    own = (FedAvg, FedAvgM, FedAdam, FedYogi, FedAdagrad)
+    known = any(type(strategy).aggregate_train is kind.aggregate_train for kind in own)
+    return known and "aggregate_train" not in vars(strategy)
+
+
 class Touched:
     """Which coordinates the replies of a round have moved."""
 
@@ -57,7 +70,7 @@ class Touched:
         """A reply that says which coordinates it moves."""
         at = base.layout.fingerprint
         first = next(iter(self._bases.values()), base)
-        if first is not base and not _same_bits(first, base):
+        if first is not base and not same_bits(first, base):
             self._everything = True
             return
         self._bases.setdefault(at, base)
@@ -108,7 +121,10 @@ def _merged(before: npt.NDArray[Any], after: npt.NDArray[Any], moved: npt.NDArra
     return merged
 
 
-def _same_bits(one: Base, other: Base) -> bool:
+def same_bits(one: Base, other: Base) -> bool:
+    """Whether two models that were sent are the same, by names, types and bits."""
+    if one is other:
+        return True
     pairs = zip(one.arrays.items(), other.arrays.items(), strict=False)
     return len(one.arrays) == len(other.arrays) and all(
         a == b and x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes() for (a, x), (b, y) in pairs

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from joulewise.codec import decode
-from joulewise.errors import JoulewiseError, PayloadError
+from joulewise.errors import JoulewiseError, PayloadError, RuleError
 from joulewise.fleet import Allocation
 from joulewise.flower import allocable, asking, checked, local, summary, wire
 from joulewise.flower.allotter import Allotter
@@ -23,18 +23,19 @@ from joulewise.flower.asking import Answers, Listener
 from joulewise.flower.books import Books
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Downlink, Setting
+from joulewise.flower.estimate import Estimate, refuse
 from joulewise.flower.metering import Crossed, Exchange, Pricing
 from joulewise.flower.notes import ACCEPTED, ORDER, noted
 from joulewise.flower.parcels import Download
 from joulewise.flower.received import Base
 from joulewise.flower.underway import UnderWay, batch_of
-from joulewise.layout import Kind
+from joulewise.layout import Kind, Layout
 from joulewise.results import ClientResult
 
 Bases = dict[tuple[int, tuple[str, ...]], Base]
 """What replies are added to, by the record that was sent and by what stayed on the client."""
 
-_ACCEPTED: WeakKeyDictionary[Grid, dict[int, int]] = WeakKeyDictionary()
+_MEMORY: WeakKeyDictionary[Grid, tuple[dict[int, int], Estimate]] = WeakKeyDictionary()
 """By the Grid that moves messages: nodes go on with what they hold where a second strategy starts on it."""
 
 _log = logging.getLogger("joulewise")
@@ -69,6 +70,7 @@ class SparseGrid(Around):
         feedback: whether a client has said that it remembers what it did not send.
         downlink: what nodes hold; its ``downloads`` are the models that the last call sent, with their bytes.
         expected: what the metrics of replies must hold; `Sparse` takes it from its strategy.
+        estimate: with EF21, what is known of the nodes' updates.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class SparseGrid(Around):
         self._most_payload_bytes = most_payload_bytes
         self._books = Books(pricing)
         self.allotter = None if allocation is None else Allotter.over(downlink, allocation)
-        self._accepted = _accepted_over(grid)
+        self._accepted, self.estimate = _memory_over(grid)
         self._round = UnderWay()
         self._lock = threading.Lock()  # Legacy servers ask each client from a thread of its own.
         self.feedback = False
@@ -179,6 +181,8 @@ class SparseGrid(Around):
             as batch-norm counters, into float64. Tensors that stayed on every client are as they were.
         """
         done, self._round = self._round, UnderWay()
+        if done.coming is not None:
+            self.estimate.become(done.coming.after())
         if self.allotter is not None:
             self.allotter.close(done.touched.share)
         self._accepted.update(done.waiting)
@@ -199,6 +203,11 @@ class SparseGrid(Around):
         exchanges, labels = self._books.take_exchanges()
         # The budget of the run; what each node has of it is another one in each round.
         return exchanges, labels if self.allotter is None else self.allotter.labelled(labels)
+
+    @property
+    def estimates(self) -> bool:
+        """Whether a reply of the round under way is of EF21."""
+        return self._round.coming is not None
 
     @property
     def accepted(self) -> dict[int, int]:
@@ -257,6 +266,7 @@ class SparseGrid(Around):
             PayloadError: the reply cannot be used; the sentence begins with what is wrong, not with the node.
         """
         record, sent = wire.only_arrays(request.content), wire.read(reply.content)
+        self._round.check_estimates(sent is not None and sent.estimates, self.estimate)
         if sent is None or record is None:
             checked.check_dense(record, reply)
             self.downlink.refuse_whole(request.metadata.dst_node_id)
@@ -269,6 +279,9 @@ class SparseGrid(Around):
         node = request.metadata.dst_node_id
         checked.check_size(sent, base.layout, self._most_payload_bytes)
         checked.check_number(sent, self._accepted.get(node, 0))
+        weight = checked.weight(reply, self.expected)
+        if sent.estimates:
+            self._check_estimate(node, weight, base.layout)
         if again and sent.feedback:
             raise PayloadError(
                 "the node was asked to train twice in one round, so that with error feedback it would be counted "
@@ -281,7 +294,8 @@ class SparseGrid(Around):
             )
         sent = replace(sent, asked=further is not None)
         decoded = decode(sent.payload, base.layout)
-        added = base.plus(decoded)
+        known = self.estimate, node, sent.result.partition, weight
+        added = self._round.estimated(*known, base, decoded) if sent.estimates else base.plus(decoded)
         self._round.add(node, sent.sequence, base, decoded, record)
         self.feedback = self.feedback or sent.feedback
         booked = self.downlink.book(node, self._books.in_flash(sent.device))
@@ -294,12 +308,21 @@ class SparseGrid(Around):
         given = self.allotter.allowed_j(node), self.allotter.price(node)
         number = self._books.used(node, sent, decoded, base.layout, booked, examples, *given)
         dense = self._books.dense(sent.device, base.layout)
-        self.allotter.heard(node, number, sent, checked.weight(reply, self.expected), dense)
+        self.allotter.heard(node, number, sent, weight, dense)
         return number
 
+    def _check_estimate(self, node: int, weight: float, layout: Layout) -> None:
+        try:
+            refuse(self.downlink.setting, None if self.allotter is None else self.allotter.allocation)
+        except RuleError as error:
+            raise PayloadError(str(error)) from None
+        self.estimate.check(node, weight, self._accepted.get(node, 0))
+        self._round.check_layout(layout, self.estimate)
 
-def _accepted_over(grid: Grid) -> dict[int, int]:
+
+def _memory_over(grid: Grid) -> tuple[dict[int, int], Estimate]:
+    new: tuple[dict[int, int], Estimate] = {}, Estimate()
     try:
-        return _ACCEPTED.setdefault(grid, {})
+        return _MEMORY.setdefault(grid, new)
     except TypeError:  # A Grid that cannot be referred to weakly, or has no hash.
-        return {}
+        return new

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from flwr.app import ConfigRecord, Context, Message, MetricRecord
 
 from joulewise.codec import ValueType
-from joulewise.compress import ClientState, Compressor, ErrorFeedback, settle
+from joulewise.compress import ClientState, Compressor, Feedback, settle
 from joulewise.errors import LayoutError, RuleError
 from joulewise.flower import checked, local, orders, privacy, wire
 from joulewise.flower.held import Receipt, receive
@@ -50,7 +50,8 @@ class Sparsify:
         rule: what to rank coordinates by.
         budget: where to stop; None for Dense.
         values: value type of the payload.
-        feedback: remember what was not sent; None to forget it.
+        feedback: `ErrorFeedback`: remember what was not sent; `EF21`: estimate updates, with all nodes of the run; None
+            for neither.
         boundary: what a joule takes in, see `joulewise.price`.
         kinds: kind by tensor name or pattern, before the usual guess.
         local: names or patterns of tensors that stay on the client: they are never sent, and the received model never
@@ -77,7 +78,7 @@ class Sparsify:
         rule: Rule = CWMP(),  # noqa: B008 (frozen records)
         budget: Budget | None = Density(0.01),  # noqa: B008
         values: ValueType | tuple[ValueType, ...] = "float32",
-        feedback: ErrorFeedback | None = None,
+        feedback: Feedback | None = None,
         *,
         boundary: Boundary = "radio",
         kinds: Mapping[str, Kind] | None = None,

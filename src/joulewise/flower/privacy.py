@@ -93,7 +93,13 @@ def compress(  # noqa: PLR0913, PLR0917 (those of `Compressor.compress`, and the
 
     Raises:
         UpdateError: as `Compressor.compress`.
+        RuleError: the compressor has EF21, and there is a norm.
     """
+    if most is not None and compressor.estimates:
+        raise RuleError(
+            "clipping bounds what one reply changes, but with EF21 what a client has sent changes the model in "
+            "every later round too; use ErrorFeedback(), or leave the clipping mod out"
+        )
     sent = compressor.compress(update, state, costs, _generator(compressor, seed), whole)
     if most is None or (norm := _norm_of(sent, costs.layout)) <= most:
         return sent

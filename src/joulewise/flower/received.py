@@ -12,6 +12,7 @@ from flwr.app import Array, ArrayRecord
 
 from joulewise.codec import Decoded
 from joulewise.flower import wire
+from joulewise.flower.estimate import Coming
 from joulewise.layout import Kind, Layout, Vector
 
 
@@ -35,9 +36,12 @@ class Sum(Array):
         """A new array."""
         if "data" in self.__dict__:  # Somebody has put other bytes in their place.
             return wire.Parsed.of(self).numpy()
+        return self._flat().reshape(self.shape).astype(self.dtype, copy=False)
+
+    def _flat(self) -> npt.NDArray[Any]:
         dense: npt.NDArray[Any] = self._base.copy()
         dense[self._indices] += self._values
-        return dense.reshape(self.shape).astype(self.dtype, copy=False)
+        return dense
 
     def deflate(self) -> bytes:
         """As a plain Array, which is what the receiver knows."""
@@ -48,6 +52,25 @@ class Sum(Array):
         if name == "data" and "_base" in self.__dict__:
             return wire.packed(self.numpy()).data
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class Moved(Sum):
+    """An Array that holds one tensor of the model moved by the mean of all estimates of EF21, whichever reply it is in.
+
+    The mean is that of all replies of the round that have come by the time it is asked for.
+    """
+
+    @classmethod
+    def by(cls, coming: Coming, base: Vector, first: int, like: npt.NDArray[Any]) -> Moved:
+        """The tensor `base`, flat, whose first coordinate is `first`, in shape and element type of the array `like`."""
+        made = cls.__new__(cls)
+        attributes = {"dtype": wire.name_of(like.dtype), "shape": like.shape, "stype": wire.NUMPY}
+        made.__dict__.update(attributes, _base=base, _coming=coming, _first=first)
+        return made
+
+    def _flat(self) -> npt.NDArray[Any]:
+        moved: npt.NDArray[Any] = self._coming.moved(self._base, self._first, self._first + self._base.size)
+        return moved
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +120,16 @@ class Base:
             if 2 * (stop - start) > last - first:
                 named[tensor.name] = wire.packed(named[tensor.name].numpy())
             start = stop
+        return self._assembled(named)
+
+    def moved(self, coming: Coming, whole: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
+        """The arrays moved by the mean of all estimates, beside what a client sent whole, in the order of the model."""
+        named: dict[str, Array] = {name: wire.packed(array) for name, array in whole.items()}
+        for tensor, first, last in self.layout.spans():
+            named[tensor.name] = Moved.by(coming, self.flat[first:last], first, self.arrays[tensor.name])
+        return self._assembled(named)
+
+    def _assembled(self, named: Mapping[str, Array]) -> ArrayRecord:
         added = ArrayRecord()
         for name in self.arrays:
             array = named[name] if name in named else self.record[name]

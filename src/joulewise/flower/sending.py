@@ -73,7 +73,7 @@ class Sender:
         result = self._result(sent, len(curve) or self.done.facts.curve_bytes)
         compressor, remembers = self.settings.compressor, self.settings.compressor.remembers
         named = self.device.name, type(compressor.rule).__name__, budget_text(obeyed.compressor.budget)
-        told = *named, said, curve, remembers > 1
+        told = *named, said, curve, remembers > 1, compressor.estimates
         wire.write(content, wire.Reply(sent.payload, sent.state.sequence, result, remembers > 0, self._local, *told))
 
     def hold(self, content: RecordDict, order: Order, ticket: str) -> None:
@@ -113,6 +113,12 @@ class Sender:
         settings, compressor = self.settings, self.settings.compressor
         if order is None:
             return Obeyed(compressor)
+        if compressor.estimates and (order.asks or order.both):
+            setting = "control='asked'" if order.asks else "counts='both'"
+            raise RuleError(
+                f"the server divides one budget with {setting}, with which EF21 does not go; use another setting "
+                "there, or ErrorFeedback()"
+            )
         if order.both and rewrites_pages(self.device):
             raise RuleError(
                 f"the server's budget counts what nodes pay to receive, but device {self.device.name!r} erases pages "

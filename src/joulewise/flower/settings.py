@@ -18,7 +18,7 @@ import msgspec
 from flwr.app import Context
 
 from joulewise.codec import VALUE_TYPES, ValueType
-from joulewise.compress import Compressor, ErrorFeedback
+from joulewise.compress import EF21, Compressor, ErrorFeedback, Feedback
 from joulewise.devices import Device, load_device, with_link
 from joulewise.errors import JoulewiseError, ProfileError, RuleError, SettingError
 from joulewise.flower.state import AbstractStore, ContextStore, FileStore
@@ -149,7 +149,7 @@ def _parsed(where: str, own: tuple[tuple[str, Any, type], ...]) -> Mapping[str, 
     return values | ({"budget": values[amounts[0]]} if amounts else {})
 
 
-def _feedback(parts: Compressor, where: str, values: Mapping[str, Any]) -> ErrorFeedback | None:
+def _feedback(parts: Compressor, where: str, values: Mapping[str, Any]) -> Feedback | None:
     options = {name: values[f"feedback-{name}"] for name in FEEDBACK if f"feedback-{name}" in values}
     asked = values.get("feedback")
     if options and asked is False:
@@ -157,7 +157,11 @@ def _feedback(parts: Compressor, where: str, values: Mapping[str, Any]) -> Error
             f"{PREFIX}feedback-{next(iter(options))} is set in the {where}, but {PREFIX}feedback is false there; "
             "leave one out"
         )
-    before = parts.feedback
+    before: Feedback | None = EF21() if asked == EF21.__name__ else parts.feedback
+    if options and isinstance(before, EF21):
+        raise SettingError(
+            f"{PREFIX}feedback-{next(iter(options))} is set in the {where}, but EF21 has no settings; leave it out"
+        )
     if asked is False or (before is None and not options and not asked):
         return None
     return msgspec.structs.replace(before or ErrorFeedback(), **options)
@@ -196,6 +200,10 @@ def _truth(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError
     return value
+
+
+def _truth_or_ef21(value: Any) -> bool | str:
+    return EF21.__name__ if value == EF21.__name__ else _truth(value)
 
 
 def _text(value: Any) -> str:
@@ -246,7 +254,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "price": ("a number of at least 0", lambda value: Price(_number(value))),
     "threshold": ("a number of at least 0", lambda value: Threshold(_number(value))),
     "values": (f"one of {', '.join(VALUE_TYPES)}", _one_of(_VALUES)),
-    "feedback": ("true or false", _truth),
+    "feedback": ('true, false or "EF21"', _truth_or_ef21),
     "feedback-decay": ("a number from 0 to 1", _number),
     "feedback-clip": ("a number above 0", _positive),
     "feedback-momentum": ("a number from 0 to below 1", _number),

@@ -45,6 +45,7 @@ def taken(
         return None
     if grid.downlink.setting != "off":
         packed |= pack_downlink(grid.downlink, store.models, partitions)
+    packed |= {f"estimate/{name}": array for name, array in grid.estimate.packed(partitions).items()}
     if grid.allotter is not None:
         packed |= {"allotted": grid.allotter.pack(partitions)}
     if finished.stand.paces:
@@ -64,6 +65,7 @@ def put_back(
     for partition, state in clients_of(packed).items():
         store.states[state.run_id, nodes[partition]] = state
     restore_downlink(packed, grid.downlink, store.models, nodes)
+    grid.estimate.unpack(_under(packed, "estimate/"), nodes)
     restore(strategy, packed)
     if grid.allotter is not None and "allotted" in packed:
         grid.allotter.unpack(packed["allotted"], nodes)

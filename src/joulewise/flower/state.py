@@ -98,6 +98,7 @@ class ContextStore:
             local=_named(LOCAL, further),
             momentum=None if momentum is None else momentum.numpy(),
             unsent=_named(UNSENT, further),
+            estimated=int(str(note["estimated"])) if "estimated" in note else None,
         )
 
     def save(self, context: Context, state: ClientState) -> None:
@@ -113,13 +114,10 @@ class ContextStore:
         arrays |= {name: Array(array) for name, array in further.items()}
         context.state[f"{KEY}.arrays"] = ArrayRecord(arrays)
         # As text: run ids and fingerprints use all 64 bits, which Flower's signed numbers do not hold.
-        context.state[f"{KEY}.note"] = ConfigRecord(
-            {
-                "run-id": str(context.run_id),
-                "sequence": str(state.sequence),
-                "fingerprint": str(state.fingerprint),
-            }
-        )
+        note = {"run-id": context.run_id, "sequence": state.sequence, "fingerprint": state.fingerprint}
+        if state.estimated is not None:
+            note["estimated"] = state.estimated
+        context.state[f"{KEY}.note"] = ConfigRecord({name: str(number) for name, number in note.items()})
 
     def load_model(self, context: Context) -> Held | None:
         """The model that this node holds in this run."""
@@ -274,6 +272,8 @@ def packed_state(state: ClientState) -> dict[str, npt.NDArray[Any]]:
         packed["momentum"] = state.momentum
     if state.pending is not None:
         packed["pending"] = np.frombuffer(state.pending, np.uint8)
+    if state.estimated is not None:
+        packed["estimated"] = np.array(state.estimated)
     return packed | _prefixed(LOCAL, state.local) | _prefixed(UNSENT, state.unsent)
 
 
@@ -283,7 +283,7 @@ def unpacked_state(packed: Mapping[str, npt.NDArray[Any]]) -> ClientState:
     Raises:
         KeyError: an array is missing.
     """
-    pending = packed.get("pending")
+    pending, estimated = packed.get("pending"), packed.get("estimated")
     return ClientState(
         residual=packed.get("residual"),
         pending=None if pending is None else pending.tobytes(),
@@ -293,6 +293,7 @@ def unpacked_state(packed: Mapping[str, npt.NDArray[Any]]) -> ClientState:
         local=_named(LOCAL, packed),
         momentum=packed.get("momentum"),
         unsent=_named(UNSENT, packed),
+        estimated=None if estimated is None else int(estimated),
     )
 
 

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from joulewise.allocations import Allocation, over
 from joulewise.errors import FederationError
 from joulewise.flower.allocable import refuse_partial
-from joulewise.flower.averaging import averages_only
+from joulewise.flower.averaging import averages_only, begins_with_mean
 from joulewise.flower.checked import Expected
 from joulewise.flower.downlink import Setting, checked
 from joulewise.flower.grid import SparseGrid
@@ -114,6 +114,8 @@ class Sparse(Strategy):
                 f"{self._robust} does not use all replies, so error feedback would lose what it leaves out; "
                 "use Sparsify(feedback=None), or an averaging strategy"
             )
+        if self._grid.estimates:
+            self._refuse_estimates()
         arrays, metrics = self.strategy.aggregate_train(server_round, replies)
         results, (crossed, labels) = self._grid.take_results(), self._grid.take_exchanges()
         if self._writer is not None:
@@ -122,6 +124,21 @@ class Sparse(Strategy):
             self._grid.discard()
         accepted = None if arrays is None else self._grid.accept(arrays, averaged=self._averages)
         return accepted, _with(metrics, sums(crossed, results) if crossed else None)
+
+    def _refuse_estimates(self) -> None:
+        """With EF21 each reply shows the mean of all estimates: right for a strategy that begins with their mean."""
+        wrapper = next((name for name in _names(self.strategy) if name.startswith("DifferentialPrivacy")), None)
+        if wrapper is not None:
+            raise FederationError(
+                f"{wrapper} bounds what one reply changes, but with EF21 what a node has sent changes the model in "
+                "every later round too; use ErrorFeedback(), or leave the wrapper out"
+            )
+        if not self._averages and not begins_with_mean(self.strategy):
+            raise FederationError(
+                f"{type(self.strategy).__name__} may do something else than average its replies, each of which shows "
+                "with EF21 the mean of all estimates; use FedAvg, FedProx, FedAvgM, FedAdam, FedYogi or FedAdagrad, "
+                "or ErrorFeedback(), or say Sparse(averages=True) of a class of your own that returns that average"
+            )
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -11,9 +11,12 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 
 from joulewise.codec import Decoded
+from joulewise.errors import PayloadError
 from joulewise.flower import local, wire
-from joulewise.flower.averaging import Touched
+from joulewise.flower.averaging import Touched, same_bits
+from joulewise.flower.estimate import Coming, Estimate
 from joulewise.flower.received import Base
+from joulewise.layout import Layout
 
 
 @dataclass(slots=True)
@@ -26,6 +29,8 @@ class UnderWay:
         types: element types of the models that were sent.
         touched: coordinates that replies have moved.
         stayed: what no node has sent, as it was sent to them; None where none has answered.
+        coming: the estimate as it will be, with EF21.
+        base: the model that it moves; None where not all nodes were sent the same.
     """
 
     batch: object = None
@@ -33,6 +38,8 @@ class UnderWay:
     types: dict[str, np.dtype[Any]] = field(default_factory=dict)
     touched: Touched = field(default_factory=Touched)
     stayed: dict[str, Array] | None = None
+    coming: Coming | None = None
+    base: Base | None = None
 
     def asked(self, requests: list[Message]) -> UnderWay:
         """The round to which these train requests belong: this one, or a new one, where this one was not used."""
@@ -51,6 +58,49 @@ class UnderWay:
         self.waiting[node] = sequence
         self.touched.add(base, decoded)
 
+    def check_estimates(self, estimates: bool, estimate: Estimate) -> None:
+        """All nodes of a run have EF21, or none.
+
+        Args:
+            estimates: whether a reply is of EF21.
+            estimate: of the rounds before.
+
+        Raises:
+            PayloadError: it is of the other kind than those before.
+        """
+        others = self.coming is not None or estimate.total is not None
+        if estimates and not others and self.stayed is not None:
+            raise PayloadError("it is of EF21, but another reply of this round is not; give all nodes feedback=EF21()")
+        if others and not estimates:
+            raise PayloadError(
+                "it is not of EF21, but those before are, and the model moves by their mean; give all nodes "
+                "feedback=EF21(), or begin a new run"
+            )
+
+    def check_layout(self, layout: Layout, estimate: Estimate) -> None:
+        """All nodes send the same tensors, of which there is one mean.
+
+        Raises:
+            PayloadError: these are others.
+        """
+        known = estimate.fingerprint if self.coming is None else self.coming.layout.fingerprint
+        if known not in {None, layout.fingerprint}:
+            raise PayloadError(
+                "its tensors are not those of the other nodes, and EF21 keeps one mean of all; let all nodes keep the "
+                "same tensors local, or use ErrorFeedback()"
+            )
+
+    def estimated(
+        self, estimate: Estimate, node: int, partition: int, weight: float, base: Base, decoded: Decoded
+    ) -> ArrayRecord:
+        """The arrays that a strategy sees of a reply of EF21: the model moved by the mean of all estimates."""
+        if self.coming is None:
+            self.coming, self.base = Coming(estimate, base.layout), base
+        if self.base is not None and not same_bits(self.base, base):
+            self.base = None
+        self.coming.add(node, partition, weight, decoded.selection)
+        return base.moved(self.coming, decoded.whole)
+
     def add_whole(self) -> None:
         """A whole model can be used, which may have moved all of it."""
         self.touched.add_everything()
@@ -61,8 +111,16 @@ class UnderWay:
         arrays = local.restored(arrays, self.stayed or {})
         named = wire.to_numpy(arrays)
         cast = {name: _cast(array, self.types.get(name)) for name, array in named.items()}
-        cast = self.touched.restored(cast) if averaged else cast
+        if averaged:
+            cast = self.touched.restored(cast) if self.coming is None else cast | self._moved()
         return arrays if all(cast[name] is named[name] for name in named) else wire.to_record(cast)
+
+    def _moved(self) -> dict[str, npt.NDArray[Any]]:
+        """The parameters moved by the mean of all estimates, without the rounding of an average of equal numbers."""
+        if self.base is None or self.coming is None:
+            return {}
+        moved = self.base.moved(self.coming, {})
+        return {tensor.name: moved[tensor.name].numpy() for tensor in self.base.layout.tensors}
 
 
 def batch_of(request: Message) -> object:

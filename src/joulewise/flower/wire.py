@@ -25,6 +25,8 @@ from joulewise.layout import Kind, Layout
 from joulewise.results import ClientResult
 
 SERIALIZATION = "joulewise.v1"
+ESTIMATE = "joulewise.v1.EF21"
+"""Of a payload that is for an estimate: a server that does not know of it must not average it."""
 PAYLOAD = "joulewise.payload"
 RECORD = "joulewise"
 LEGACY = "fitins.parameters"
@@ -55,7 +57,7 @@ class Reply:
     `local` are the names of the tensors that never leave the client; `device`, `rule` and `budget` are names. `said` is
     what the client says of the energy that it was allotted, and `curve` its energy-price curve; see `orders`.
     `momentum`: whether it remembers a velocity too. `asked`: whether the curve came before it, in a message of its own,
-    which the server knows and no node says.
+    which the server knows and no node says. `estimates`: whether the payload is for the server's estimate, see EF21.
     """
 
     payload: bytes
@@ -69,6 +71,7 @@ class Reply:
     said: bytes = b""
     curve: bytes = b""
     momentum: bool = False
+    estimates: bool = False
     asked: bool = False
 
     @property
@@ -265,7 +268,8 @@ def name_of(dtype: np.dtype[Any]) -> str:
 def write(content: RecordDict, reply: Reply) -> None:
     """Replace the arrays of a reply by its payload."""
     key = array_key(content)
-    packed = Array(dtype="uint8", shape=(len(reply.payload),), stype=SERIALIZATION, data=reply.payload)
+    form = ESTIMATE if reply.estimates else SERIALIZATION
+    packed = Array(dtype="uint8", shape=(len(reply.payload),), stype=form, data=reply.payload)
     content[key] = ArrayRecord({PAYLOAD: packed})
     result = msgspec.json.encode(reply.result)
     note = ConfigRecord({"sequence": reply.sequence, "result": result, "feedback": reply.feedback})
@@ -320,7 +324,7 @@ def read(content: RecordDict) -> Reply | None:
     if record is None or PAYLOAD not in record:
         return None
     packed, note = record[PAYLOAD], content.get(RECORD)
-    if packed.stype != SERIALIZATION:
+    if packed.stype not in {SERIALIZATION, ESTIMATE}:
         raise PayloadError(
             f"reply has serialization type {packed.stype!r:.60}, but this server reads {SERIALIZATION!r}"
         )
@@ -335,7 +339,7 @@ def read(content: RecordDict) -> Reply | None:
         feedback, momentum = (known.get(key) is True for key in ("feedback", "momentum"))
         device, rule, budget = (name(known.get(key)) for key in NAMES)
         said, curve = (told(known.get(key)) for key in BYTES)
-        others = device, rule, budget, said, curve, momentum
+        others = device, rule, budget, said, curve, momentum, packed.stype == ESTIMATE
         return Reply(packed.data, sequence, _result.decode(result), feedback, names, *others)
     except (msgspec.MsgspecError, RecursionError) as error:  # The latter where it is nested without end.
         raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None
