@@ -403,9 +403,10 @@ def test_the_commit_is_known_only_where_joulewise_is_a_checkout(tmp_path):
 # ---------------------------------------------------------------- for real
 
 
-def test_a_real_study_resumes_to_the_same_rows_and_arms_do_not_touch_each_other(tmp_path):
+@pytest.mark.parametrize("feedback", ["true", "EF21"])
+def test_a_real_study_resumes_to_the_same_rows_and_arms_do_not_touch_each_other(feedback, tmp_path):
     (tmp_path / "small.toml").write_text(STUDY, encoding="utf-8")
-    changes = ["seeds=[0]", "rounds=3", "data.examples=100", "compressor.feedback=true", "model.hidden=[8]"]
+    changes = ["seeds=[0]", "rounds=3", "data.examples=100", f"compressor.feedback={feedback}", "model.hidden=[8]"]
     small = load(tmp_path / "small.toml", changes)
     whole = list(run(small, tmp_path / "whole"))
     rows = run(small, tmp_path / "x")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulewise import study
-from joulewise.compress import ErrorFeedback
+from joulewise.compress import EF21, ErrorFeedback
 from joulewise.errors import ProfileError, StudyError
 from joulewise.flower.choice import StrategyChoice
 from joulewise.learning import IID, MLP, Dirichlet
@@ -133,6 +133,31 @@ def test_what_a_rule_does_not_use_is_dropped_and_equal_arms_are_one(write):
 def test_rounded_values_leave_a_remainder_even_without_compression(write):
     loaded = load(write(MINIMAL + '[grid]\nrule="Dense"\nvalues="int8"\nfeedback=[true,false]\n'))
     assert names(loaded) == ["Dense feedback", "Dense no feedback"]
+
+
+def test_ef21_stands_beside_error_feedback(write):
+    loaded = load(
+        write(
+            MINIMAL
+            + '[grid]\nrule=["Dense","TopK"]\ndensity=0.1\nfeedback=["EF21",{name="EF21"},true,{name="ErrorFeedback"},{decay=0.5},'
+            + '{name="ErrorFeedback",decay=0.5},false]\n'
+        )
+    )
+    assert names(loaded) == [
+        "Dense no feedback",
+        "TopK density=0.1 feedback=EF21",
+        "TopK density=0.1 feedback",
+        "TopK density=0.1 feedback=decay=0.5",
+        "TopK density=0.1 no feedback",
+    ]
+    assert [arm.compressor.feedback for arm in expand(loaded)[1:]] == [
+        EF21(),
+        ErrorFeedback(),
+        ErrorFeedback(decay=0.5),
+        None,
+    ]
+    text = msgspec.json.encode(loaded)
+    assert load(write(text.decode(), "study.json")) == loaded
 
 
 def test_every_setting_of_the_grid_reaches_its_arm_and_its_name(write):
@@ -368,6 +393,33 @@ MISTAKES = {
     "decay above 1": (
         "compressor.feedback={decay=3}",
         "ErrorFeedback(decay) must be between 0 and 1, but is 3.0 - at $.compressor.feedback",
+    ),
+    "EF21 with a setting": (
+        "compressor.feedback={name='EF21', decay=0.5}",
+        "EF21 has no settings, but decay is given - at $.compressor.feedback (--set compressor.feedback={name='EF21', "
+        "decay=0.5}); leave it out",
+    ),
+    "an unknown feedback": (
+        "compressor.feedback=EF22",
+        "invalid value 'EF22' - at $.compressor.feedback (--set compressor.feedback=EF22); did you mean EF21? ",
+    ),
+    "EF21 and a lossy downlink": (
+        "arms=[{rule='TopK', density=0.1, feedback='EF21', strategy={downlink={name='Lossy', density=0.1}}}]",
+        "strategy and feedback = 'EF21': EF21 does not go with downlink=Lossy(density=0.1), under which nodes train on",
+    ),
+    "EF21 and a budget of both ways": (
+        "arms=[{rule='CWMP', density=0.1, feedback='EF21', strategy={downlink='lossless', "
+        "allocation={name='EqualJoules', share=0.1, counts='both'}}}]",
+        "EF21 does not go with EqualJoules(counts='both'), which counts what masks keep",
+    ),
+    "EF21 and nodes that are asked": (
+        "arms=[{rule='CWMP', density=0.1, feedback='EF21', strategy={allocation={name='OnePrice', share=0.1, "
+        "control='asked'}}}]",
+        "EF21 does not go with OnePrice(control='asked'); use control='curves' or 'ascent'",
+    ),
+    "EF21 for an unbiased rule": (
+        "arms=[{rule='MinVariance', density=0.1, feedback='EF21'}]",
+        "arm MinVariance with density=0.1: MinVariance sends values scaled up",
     ),
     "not a number": (
         "training.learning_rate=nan",

@@ -242,7 +242,7 @@ def _choice(source: Source, table: Table, where: str, typed: dict[str, str]) -> 
             raise StudyError(
                 f"{source.file}: {where[2:]} has two budgets, {first} and {key}; keep one, or list both in [grid]"
             )
-        rewritten[target] = _item(key, value, f"{where}.{target}", f"{where}.{key}", typed)
+        rewritten[target] = _item(source, key, value, f"{where}.{target}", f"{where}.{key}", typed)
     return rewritten
 
 
@@ -265,11 +265,11 @@ def _grid(source: Source, table: Table, typed: dict[str, str]) -> Table:
         items = rewritten.setdefault(target, [])
         for index, item in enumerate(values):
             origin = f"$.grid.{key}[{index}]" if isinstance(value, list) else f"$.grid.{key}"
-            items.append(_item(key, item, f"$.grid.{target}[{len(items)}]", origin, typed))
+            items.append(_item(source, key, item, f"$.grid.{target}[{len(items)}]", origin, typed))
     return dict(rewritten)
 
 
-def _item(key: str, value: Any, where: str, origin: str, typed: dict[str, str]) -> Any:
+def _item(source: Source, key: str, value: Any, where: str, origin: str, typed: dict[str, str]) -> Any:
     typed[where] = origin
     if key in _NAMED and isinstance(value, str):
         typed[f"{where}.name"] = origin
@@ -280,18 +280,19 @@ def _item(key: str, value: Any, where: str, origin: str, typed: dict[str, str]) 
             return {"name": name, **value}
         typed[f"{where}.{amount}"] = origin
         return {"name": name, amount: value}
-    return _feedback(value) if key == "feedback" else value
+    return _feedback(source, value, origin) if key == "feedback" else value
 
 
-def _feedback(value: Any) -> Any:
-    """True is `ErrorFeedback`, whose name may be left out; EF21 has nothing but its name."""
-    if value is True:
-        return {}
-    if isinstance(value, dict) and value.get("name") == "EF21":
-        return "EF21" if len(value) == 1 else value
-    if isinstance(value, dict) and value.get("name") == "ErrorFeedback":
-        return {key: setting for key, setting in value.items() if key != "name"}
-    return {} if value == "ErrorFeedback" else value
+def _feedback(source: Source, value: Any, origin: str) -> Any:
+    """True is `ErrorFeedback`, whose name may be left out; of others, such as EF21, there is the name alone."""
+    if not isinstance(value, dict):
+        return {} if value is True else value
+    settings = {key: setting for key, setting in value.items() if key != "name"}
+    named = value.get("name", "ErrorFeedback")
+    if named == "EF21" and settings:
+        fact = f"EF21 has no settings, but {next(iter(settings))} is given - at {_place(source, origin)}"
+        raise StudyError(f"{source.file}: {fact}; leave it out")
+    return settings if named == "ErrorFeedback" else value if settings else named
 
 
 # ---------------------------------------------------------------- places
