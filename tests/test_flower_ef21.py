@@ -7,7 +7,7 @@ import pytest
 from flwr.app import ArrayRecord
 from flwr.clientapp.mod import LocalDpMod, fixedclipping_mod
 from flwr.serverapp import strategy as strategies
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from studies_of_flower import arm, bits, model_of
 from test_flower_grid import CLIENTS, FATES, LAYOUT, Unreliable
@@ -40,7 +40,10 @@ from joulewise.flower import (
     wire,
 )
 from joulewise.flower.app import federate
+from joulewise.flower.estimate import Coming, Estimate
+from joulewise.layout import Layout
 from joulewise.rules import CWMP, Count, Density, TopK
+from joulewise.select import Selection
 
 WEIGHTS = (8, 3, 5)
 
@@ -92,7 +95,15 @@ def check_history(make_app, states, fates):
         assert grid.estimate.weights == {node: WEIGHTS[node - 1] for node in heard}
 
 
+def fate(*asked, aggregated=True, **what):
+    nobody = {"unheard": set(), "lost": set(), "corrupt": set(), "restarted": set()}
+    return nobody | what | {"asked": set(asked), "aggregated": aggregated}
+
+
 @given(FATES, st.integers(0, 30))
+@example([fate(0, aggregated=False), fate(1), fate(0, 2)], 5)  # A round that came to nothing.
+@example([fate(0, 1), fate(0, 1, 2, lost={1}), fate(1, 2, corrupt={2}), fate(0, 1, 2)], 5)
+@example([fate(0, 1, 2), fate(0, unheard={0}), fate(0, 1, aggregated=False), fate(0, 1, restarted={0, 1})], 5)
 @settings(max_examples=40, deadline=None)
 def test_the_estimate_is_that_of_the_nodes_whatever_gets_lost(fates, count):
     store = MemoryStore()
@@ -173,6 +184,19 @@ def test_nodes_that_are_absent_keep_their_part():
 def test_a_round_in_several_calls_is_the_same():
     found = rounds_of(SparseGrid(Watched(made(MemoryStore()), 3)), some, 12, lambda nodes: [[node] for node in nodes])
     assert all(map(np.array_equal, found, by_the_paper(12, 5, some)))
+
+
+def test_sums_are_in_the_order_of_partitions_where_that_changes_them():
+    layout, totals = Layout.single(1), []
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        coming = Coming(Estimate(), layout)
+        for partition in order:
+            value = np.array([(1e16, 1.0, -1e16)[partition]], np.float32)
+            chosen = Selection(1, np.zeros(1, np.uint32), value, 0.0, None, 0.0)
+            coming.add(partition + 1, partition, 1.0, chosen)
+        totals += coming.after().total.tolist()
+    assert totals[0] != 1.0  # The sum of these rounds.
+    assert len(set(totals)) == 1
 
 
 def test_the_order_of_replies_changes_no_bit():
