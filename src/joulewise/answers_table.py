@@ -26,7 +26,7 @@ def primary(found: Summary) -> Table | None:
     return Table(
         caption=f"{found.study}: what it was to find out, named beforehand",
         columns=("Comparison", "Measure", "Seeds", "p", "In words"),
-        rows=tuple(_line(_labelled(one, found), found) for one in found.answers),
+        rows=tuple(_line(one, found) for one in found.answers),
         notes=(
             "Differences are paired by seed, with 95 % intervals by Student's t, each for itself; of energies and "
             "bytes they are ratios, on logarithms. Called different is what has a p-value of at most "
@@ -55,6 +55,12 @@ def chosen(found: Summary) -> Table | None:
     )
 
 
+def shown(one: Answer) -> bool:
+    """Whether a comparison shows a difference."""
+    claimed = one.test is not None and not one.lacking and not one.missing and one.seeds >= SEEDS_FOR_A_CLAIM
+    return claimed and one.adjusted <= SIGNIFICANCE
+
+
 def verdict(one: Answer) -> str:
     """What a comparison shows, in a sentence."""
     if one.lacking:
@@ -70,8 +76,7 @@ def verdict(one: Answer) -> str:
         return "no claim: no energy was recorded"
     if one.difference is not None and one.signs == (0, 0, one.seeds):
         return f"{one.arm} and {one.against} are equal in every seed"
-    shown = one.adjusted <= SIGNIFICANCE
-    words = _by_sign(one, shown) if one.test == "sign" else _by_t(one, shown)
+    words = _by_sign(one, shown(one)) if one.test == "sign" else _by_t(one, shown(one))
     return f"{words}; Holm-adjusted {_p(one.adjusted)}{_reached(one)}"
 
 
@@ -91,24 +96,24 @@ def measure(one: Answer, found: Summary) -> str:
     }[one.measure]
 
 
-def _labelled(one: Answer, found: Summary) -> Answer:
+def labelled(one: Answer, found: Summary) -> Answer:
     """The comparison with the short names of its arms."""
     return msgspec.structs.replace(one, arm=found.label_of(one.arm), against=found.label_of(one.against))
 
 
 def _line(one: Answer, found: Summary) -> tuple[str, ...]:
     unadjusted = NONE if one.p is None else _p(one.p).removeprefix("p = ").removeprefix("p ")
-    return one.name, measure(one, found), str(one.seeds), unadjusted, verdict(one)
+    return one.name, measure(one, found), str(one.seeds), unadjusted, verdict(labelled(one, found))
 
 
-def _by_t(one: Answer, shown: bool) -> str:
+def _by_t(one: Answer, differs: bool) -> str:
     found = one.difference
     assert found is not None
     if one.measure in RATIOS:
-        if shown:
+        if differs:
             return f"{one.arm} takes {'less' if found.mean < 1 else 'more'} than {one.against}: {_difference(one)}"
         return f"{one.arm} is not shown to differ from {one.against}: {_difference(one)}"
-    if shown:
+    if differs:
         size = Interval(mean=abs(found.mean), low=found.low, high=found.high, seeds=found.seeds)
         if found.mean < 0 and found.low is not None and found.high is not None:
             size = Interval(mean=-found.mean, low=-found.high, high=-found.low, seeds=found.seeds)
@@ -117,14 +122,14 @@ def _by_t(one: Answer, shown: bool) -> str:
     return f"{one.arm} is not shown to differ from {one.against}: {_difference(one)}"
 
 
-def _by_sign(one: Answer, shown: bool) -> str:
+def _by_sign(one: Answer, differs: bool) -> str:
     less, more, unknown = one.signs
     if one.measure in RATIOS:
         below, above, neither = "less", "more", "not known to differ"
     else:
         below, above, neither = "lower", "higher", "equal"
     counts = f"{below} in {less} seeds, {above} in {more}, {neither} in {unknown} (sign test)"
-    if not shown:
+    if not differs:
         return f"{one.arm} is not shown to differ from {one.against}: {counts}"
     verb = "takes" if one.measure in RATIOS else "is"
     return f"{one.arm} {verb} {below if less > more else above} than {one.against}: {counts}"
@@ -141,11 +146,8 @@ def _difference(one: Answer) -> str:
 
 
 def _points(found: Interval, sign: str = "") -> str:
-    def shown(share: float) -> str:
-        return f"{100 * share:{sign}.1f}"
-
-    ends = "" if found.low is None or found.high is None else f" ({shown(found.low)} to {shown(found.high)})"
-    return f"{shown(found.mean)} points{ends}"
+    mean, *between = (f"{100 * share:{sign}.1f}" for share in (found.mean, found.low, found.high) if share is not None)
+    return f"{mean} points" + (f" ({' to '.join(between)})" if between else "")
 
 
 def _p(value: float) -> str:
@@ -188,10 +190,13 @@ def _chosen_line(one: Chosen) -> tuple[str, ...]:
         one.arm or "none yet",
         counted(len(one.candidates), "arm"),
         NONE if own is None or own.accuracy is None else percent(own.accuracy),
-        "; ".join(map(_other, others)),
+        "; ".join(_other(each, one) for each in others),
     )
 
 
-def _other(one: Candidate) -> str:
+def _other(one: Candidate, among: Chosen) -> str:
+    """A candidate, by the end of its name in which the candidates differ, and its accuracy."""
+    names = [each.arm.split() for each in among.candidates]
+    same = next((at for at, words in enumerate(zip(*names, strict=False)) if len(set(words)) > 1), 0)
     found = "not finished" if one.accuracy is None else f"{100 * one.accuracy.mean:.1f}"
-    return f"{one.arm}: {found}"
+    return f"{' '.join(one.arm.split()[same:])}: {found}"

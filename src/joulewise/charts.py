@@ -119,7 +119,7 @@ def _x_axis(x_scale: Spec) -> Any:
     if x_scale["type"] == "linear":
         return altair().Axis(format="~r", tickCount=6)
     low, high = x_scale["domain"]
-    steps = (1, 2, 5) if high / low < 2000 else (1,)
+    steps = range(1, 10) if high / low < 5 else (1, 2, 5) if high / low < 2000 else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     values = [step * 10.0**decade for decade in decades for step in steps]
     shown = [value for value in values if low <= value <= high]

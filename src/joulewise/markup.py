@@ -46,9 +46,9 @@ def code(text: str) -> str:
     return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
 
 
-def details(summary: str, inside: str) -> str:
-    """HTML that opens when a reader asks for it; in print it is open."""
-    return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
+def details(summary: str, inside: str, kind: str = "") -> str:
+    """HTML that opens when a reader asks for it; in print it is open, or left out where it is of kind ``screen``."""
+    return f'<details class="{kind}"><summary>{escape(summary)}</summary>{inside}</details>'
 
 
 def switch(key: str, label: str, choices: Mapping[str, str]) -> str:

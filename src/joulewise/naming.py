@@ -11,7 +11,10 @@ import msgspec
 from joulewise.results import Setting
 
 LINES = ("rule", "allocation", "schedule")
-"""What tells the lines of one chart apart; arms that differ in something else are in different charts."""
+"""What tells the lines of one chart apart; arms that differ in something else are in different charts.
+
+Where no arms differ in these, the setting with most values joins them: a chart of one line compares nothing.
+"""
 
 _FIRST = frozenset({"rule", "budget", "amount"})
 """Settings that begin a name: rule and budget, whose text says its kind and amount."""
@@ -77,8 +80,10 @@ def names(arms: Sequence[Labelled]) -> tuple[tuple[Naming, ...], tuple[str, ...]
     split = [_split(arm) for arm in arms]
     made = [parts for parts in split if parts is not None]
     shared = _shared(made)
+    lines = _lines(made, shared)
     found = tuple(
-        _as_it_is(arm) if parts is None else _short(parts, shared) for arm, parts in zip(arms, split, strict=True)
+        _as_it_is(arm) if parts is None else _short(parts, shared, lines)
+        for arm, parts in zip(arms, split, strict=True)
     )
     if len({each.label for each in found}) < len(found):
         return tuple(map(_as_it_is, arms)), ()
@@ -147,8 +152,18 @@ def _shared(every: Sequence[Parts]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _short(parts: Parts, shared: Sequence[tuple[str, str]]) -> Naming:
+def _lines(every: Sequence[Parts], shared: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The settings that tell lines apart: `LINES`, or one more where the arms differ in none of them."""
+    own = dict.fromkeys(part for parts in every for part in parts if part not in shared)
+    counts = Counter(key for key, _ in own)
+    others = {key: count for key, count in counts.items() if key not in (*LINES, "budget")}
+    if counts["rule"] > 1 or counts["allocation"] or counts["schedule"] or not others:
+        return LINES
+    return (*LINES, max(others, key=lambda key: others[key]))
+
+
+def _short(parts: Parts, shared: Sequence[tuple[str, str]], lines: Sequence[str]) -> Naming:
     own = [part for part in parts if part not in shared]
-    lines = [text for key, text in own if key in LINES]
-    group = tuple(text for key, text in own if key not in LINES)
-    return Naming(label=" ".join((*lines, *group)), series=" ".join(lines), group=group)
+    line = [text for key, text in own if key in lines]
+    group = tuple(text for key, text in own if key not in lines)
+    return Naming(label=" ".join((*line, *group)), series=" ".join(line), group=group)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from joulewise import answers_table, fairness_table, notation, page_energy, statistics_table, tables
+from joulewise import answers_table, fairness_table, page_energy, page_lead, statistics_table, tables
 from joulewise.background import Background
 from joulewise.keeping import Keeping
 from joulewise.markup import box, chart, code, details, paragraph, switch, table
@@ -112,9 +112,8 @@ def _heading(found: Summary) -> str:
 def _study(found: Summary, kept: Keeping | None, number: int, charts: Charts, provenance: Provenance) -> str:
     background = provenance.backgrounds.get(found.study, Background())
     parts = (
-        f"<h2>{escape(_heading(found))}</h2>{paragraph(_lead(found))}",
+        f"<h2>{escape(_heading(found))}</h2>{page_lead.lead(found)}",
         _section("What it was to find out", answers_table.primary(found), "words"),
-        _section("What was chosen", answers_table.chosen(found), "words"),
         _every_arm(found),
         _frontier(found, number, charts),
         _curves(found, number),
@@ -125,65 +124,10 @@ def _study(found: Summary, kept: Keeping | None, number: int, charts: Charts, pr
         page_energy.kept(found, kept, number),
         _section("What this machine took", tables.measured(found)),
         _comparison(found),
+        _section("What was chosen", answers_table.chosen(found), "words"),
         page_energy.devices(found, provenance.rows, background),
     )
     return f'<section id="study-{number}">{"".join(part for part in parts if part)}</section>'
-
-
-def _lead(found: Summary) -> str:
-    counts = (
-        notation.counted(len(found.arms), "arm"),
-        notation.counted(len(found.seeds), "seed"),
-        notation.counted(found.rounds, "round"),
-        notation.counted(found.clients, "client"),
-    )
-    devices = found.settings.get("devices")
-    words = (
-        f"{counts[0]}, {counts[1]}, {counts[2]} and {counts[3]}" + (f" on {devices}." if devices else "."),
-        _energy_words(found),
-        "Descriptive:" if found.answers else "",
-        *_claims(found),
-    )
-    return " ".join(word for word in words if word)
-
-
-def _claims(found: Summary) -> tuple[str, ...]:
-    """Which arms stand out, where there are seeds enough to say so."""
-    whole = [arm for arm in found.arms if arm.complete]
-    if min(len(arm.runs) for arm in whole) < SEEDS_FOR_A_CLAIM:
-        return (f"With fewer than {SEEDS_FOR_A_CLAIM} seeds no arm is called better than another.",)
-    best = max(arm.accuracy.mean for arm in whole)
-    first = next(arm for arm in whole if arm.accuracy.mean == best)
-    edge = best - (first.accuracy.half or 0.0)
-    near = [arm.label for arm in whole if arm is not first and arm.accuracy.mean >= edge]
-    words = f"The highest mean accuracy is {100 * best:.1f} percent, of {first.label}"
-    if near:
-        words += f"; within its interval: {_few(near)}"
-    return (f"{words}.", _cheapest_words(found))
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = 3
-    return ", ".join(names) if len(names) <= shown else f"{', '.join(names[:shown])} and {len(names) - shown} more"
-
-
-def _energy_words(found: Summary) -> str:
-    if found.basis is None:
-        return "No energy was recorded."
-    if found.unit == "relative":
-        return f"Energy is {found.basis}, in relative units: it compares arms and is not in joules."
-    boundary = found.settings.get("boundary")
-    words = f"Energy is {found.basis}, in joules of uplink" + (f" (boundary: {boundary})" if boundary else "")
-    return f"{words}; a fixed cost of each reply, where the device has one, is part of it, and no mask changes it."
-
-
-def _cheapest_words(found: Summary) -> str:
-    reached = {arm.label: arm.to_target.energy.mean for arm in found.arms if arm.to_target.everywhere}
-    if found.basis is None or not reached:
-        return ""
-    least = min(reached.values())
-    names = _few([name for name, energy in reached.items() if energy == least])
-    return f"The least uplink energy that reaches {100 * found.target:g} percent in every seed is that of {names}."
 
 
 def _every_arm(found: Summary) -> str:
@@ -192,10 +136,10 @@ def _every_arm(found: Summary) -> str:
 
 
 def _full_names(found: Summary) -> str:
-    """What the rows call the arms, for who looks them up there."""
+    """What the rows call the arms, for who looks them up there; not printed."""
     pairs = tuple((arm.label, arm.name) for arm in found.arms if arm.label != arm.name)
     shown = Table(caption=f"{found.study}: names of arms", columns=("Here", "In the rows"), rows=pairs, notes=())
-    return details("Names of the arms in the rows", table(shown, kind="words")) if pairs else ""
+    return details("Names of the arms in the rows", table(shown, kind="words"), kind="screen") if pairs else ""
 
 
 def _frontier(found: Summary, number: int, charts: Charts) -> str:

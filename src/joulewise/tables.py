@@ -200,27 +200,23 @@ def compare(found: Summary) -> Table | None:
 
 
 def progress(found: Summary) -> Table:
-    """Accuracy and energy of each arm after a quarter, a half, three quarters and all of its rounds."""
+    """Accuracy and energy of each arm after a quarter, a half, three quarters and all of the rounds."""
     energy = energy_scale(found)
-    lines = []
-    for arm in found.arms:
-        marks = sorted({max(1, round(len(arm.curve) * quarter / 4)) for quarter in range(1, 5)})
-        points = [arm.curve[mark - 1] for mark in marks]
-        lines += [
-            (arm.label, str(point.round), percent(point.accuracy), number(point.energy / energy.divisor))
-            for point in points
-        ]
+    marks = sorted({max(1, round(found.rounds * quarter / 4)) for quarter in range(1, 5)})
+    heads = ("Accuracy, round {} (%)", f"Energy, round {{}} ({energy.name})")
     return Table(
-        caption=f"{found.study}: accuracy and energy on the way",
-        columns=(
-            "Arm",
-            "Round",
-            "Accuracy (%)",
-            f"{energy_name(found, 'Uplink energy so far')} ({energy.name})",
-        ),
-        rows=tuple(lines),
+        caption=f"{found.study}: accuracy, and {energy_name(found, 'uplink energy so far')}, on the way",
+        columns=("Arm", *(head.format(mark) for mark in marks for head in heads)),
+        rows=tuple((arm.label, *(cell for mark in marks for cell in _after(arm, mark, energy))) for arm in found.arms),
         notes=(),
     )
+
+
+def _after(arm: Arm, rounds: int, energy: Scale) -> tuple[str, str]:
+    if rounds > len(arm.curve):
+        return NONE, NONE
+    point = arm.curve[rounds - 1]
+    return percent(point.accuracy), number(point.energy / energy.divisor)
 
 
 def _comparison_line(one: Comparison, found: Summary, adjusted: float) -> tuple[str, ...]:
