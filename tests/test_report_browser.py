@@ -53,13 +53,28 @@ FRONTIER_POINTS = "#frontier-0 g.mark-symbol.role-mark > path"
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> str:
+    rows = [
+        msgspec.structs.replace(row, settings=row.settings | {"devices": "synthetic-kind-10", "clients": 2})
+        for row in study_rows(densities=(0.05, 0.1), rounds=4, clients=2)
+    ]
+    return written(rows, tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def long_address(tmp_path_factory) -> str:
+    """A report on 40 arms whose names are long."""
+    rows = [
+        msgspec.structs.replace(row, arm=f"{row.arm} {word}", settings=row.settings | {"partition": partition})
+        for row in study_rows(densities=(0.05, 0.1, 0.2), rounds=2, clients=1)
+        for partition in ("IID", *(f"Dirichlet alpha={alpha} least_examples_of_a_client=10" for alpha in (0.1, 0.3, 1)))
+        for word in [f"partition={partition}"]
+    ]
+    return written(rows, tmp_path_factory.mktemp("long"))
+
+
+def written(rows, out: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "_figures", lambda *_: [])
-        rows = [
-            msgspec.structs.replace(row, settings=row.settings | {"devices": "synthetic-kind-10", "clients": 2})
-            for row in study_rows(densities=(0.05, 0.1), rounds=4, clients=2)
-        ]
-        out = tmp_path_factory.mktemp("report")
         page, *_ = report.write(rows, out, "rounds = 4", "run", (), {"quickstart": BACKGROUND})
     return Path(page).as_uri()
 
@@ -77,7 +92,7 @@ def opened(browser, address):
     """Opens the report; fails when the page asks the network for anything or says anything on its console."""
     contexts, troubles = [], []
 
-    def open_with(**settings):
+    def open_with(address=address, **settings):
         contexts.append(browser.new_context(**settings))
         page = contexts[-1].new_page()
         page.on("console", lambda message: troubles.append(message.text))
@@ -131,20 +146,90 @@ def test_a_point_under_the_pointer_tells_its_numbers(opened):
     assert "relative units" in tip.inner_text()
 
 
+CUT = """() => [...document.querySelectorAll('.chart svg.marks')].flatMap((svg) => {
+    const edge = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll('text')].filter((text) => {
+        const box = text.getBoundingClientRect();
+        return box.width && (box.left < edge.left - 1 || box.right > edge.right + 1);
+    }).map((text) => text.textContent);
+})"""
+
+
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_a_page_never_scrolls_sideways_and_no_chart_is_cut(opened, width):
     page = opened(viewport={"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    cut = page.evaluate(
-        """() => [...document.querySelectorAll('.chart svg.marks')].flatMap((svg) => {
-            const edge = svg.getBoundingClientRect();
-            return [...svg.querySelectorAll('text')].filter((text) => {
-                const box = text.getBoundingClientRect();
-                return box.width && (box.left < edge.left - 1 || box.right > edge.right + 1);
-            }).map((text) => text.textContent);
+    assert page.evaluate(CUT) == []
+
+
+def test_long_names_fit_a_phone(opened, long_address):
+    page = opened(long_address, viewport={"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+SHEET = {"width": 703, "height": 1016}
+"""A4 without the page's margins, in pixels."""
+
+
+def print_out(page) -> None:
+    """Lays the page out as a browser does before it prints; what follows is measured on the sheet."""
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.set_viewport_size(SHEET)
+
+
+@pytest.mark.parametrize(("long", "width"), [(False, 1280), (True, 390)])
+def test_in_print_all_is_within_the_sheet_and_charts_are_not_shrunk(opened, request, long, width):
+    settings = {"address": request.getfixturevalue("long_address")} if long else {}
+    page = opened(viewport={"width": width, "height": 800}, **settings)
+    print_out(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= SHEET["width"]
+    assert page.evaluate(CUT) == []
+    sizes = page.evaluate(
+        """() => [...document.querySelectorAll('.chart svg.marks')].map((svg) => {
+            const box = svg.getBoundingClientRect();
+            return [box.width / svg.viewBox.baseVal.width, box.height, box.width];
         })"""
     )
-    assert cut == []
+    assert all(height < 0.85 * SHEET["height"] for _, height, _ in sizes)
+    assert all(scale > 0.98 for scale, height, _ in sizes if height < 0.75 * SHEET["height"])
+    assert all(across > 300 for _, _, across in sizes)
+
+
+def test_in_print_no_control_is_left_and_what_was_folded_is_open(opened):
+    page = opened()
+    print_out(page)
+    shown = "(all) => all.filter((one) => one.checkVisibility()).map((one) => one.outerHTML)"
+    assert page.locator("nav, .skip, .vega-embed summary, .screen").evaluate_all(shown) == []
+    boxed = "(all) => all.filter((one) => getComputedStyle(one).borderTopStyle !== 'none').map((one) => one.outerHTML)"
+    assert page.locator("select, pre").evaluate_all(boxed) == []
+    assert (
+        page.locator("main select").evaluate_all("(all) => all.map((one) => getComputedStyle(one).appearance)")
+        == ["none"] * page.locator("main select").count()
+    )
+    assert page.get_by_role("table", name="on the way").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not page.get_by_role("table", name="on the way").is_visible()
+
+
+def test_every_control_is_reached_by_keyboard_and_shows_its_focus(opened):
+    page = opened()
+    wanted = page.locator("a, select, .scroll, pre, main summary:visible").count()
+    focused = """() => {
+        const one = document.activeElement;
+        one.dataset.reached = "yes";
+        return one === document.body ? null : getComputedStyle(one).outlineStyle;
+    }"""
+    rings = []
+    while len(rings) <= 2 * wanted:
+        page.keyboard.press("Tab")
+        ring = page.evaluate(focused)
+        if ring is None:
+            break
+        rings.append(ring)
+    assert set(rings) == {"solid"}
+    left = page.locator("select:not([data-reached]), .scroll:not([data-reached]), summary:not([data-reached])")
+    assert left.evaluate_all("(all) => all.filter((one) => one.checkVisibility()).map((one) => one.outerHTML)") == []
 
 
 def test_ink_and_paper_follow_the_readers_choice_and_print_is_light(opened):

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from joulewise import notation
 from joulewise.answers_table import labelled, measure, shown, verdict
+from joulewise.findings import Answer
 from joulewise.markup import paragraph
 from joulewise.outcomes import Summary
 from joulewise.pareto import SEEDS_FOR_A_CLAIM
 
 
 def lead(found: Summary) -> str:
-    """What was asked and what is shown, which arms stand out, and what was run: paragraphs of HTML."""
+    """What was asked and what is shown, which arms stand out, and what was run, as HTML."""
     described = " ".join(word for word in ("Descriptive:" if found.answers else "", *_claims(found)) if word)
-    return "".join(paragraph(words) for words in (_answered(found), described, _run(found)) if words)
+    return _answered(found) + (paragraph(described) if described else "") + paragraph(_run(found))
 
 
 def _answered(found: Summary) -> str:
     """How many comparisons show a difference, and which one."""
+    told = [one for one in found.answers if shown(one)]
     if not found.answers:
         return ""
-    told = [one for one in found.answers if shown(one)]
-    count = notation.counted(len(found.answers), "comparison")
+    asked = f"{notation.counted(len(found.answers), 'comparison')} named beforehand"
     if not told:
-        return f"Of {count} named beforehand none shows a difference."
-    words = [f"Of {count} named beforehand {len(told)} {'shows' if len(told) == 1 else 'show'} a difference."]
-    words += [f"{one.name} ({measure(one, found)}): {verdict(labelled(one, found))}." for one in told]
-    left = len(found.answers) - len(told)
-    if left:
-        words.append(f"The other {left} {'shows' if left == 1 else 'show'} none.")
-    return " ".join(words)
+        return paragraph(f"Of {asked} none shows a difference.")
+    first = f"Of {asked}, {len(told)} {'shows' if len(told) == 1 else 'show'} a difference:"
+    lines = [f"{one.name}, {measure(one, found)}: {_sentence(one, found)}." for one in told]
+    return paragraph(first) + f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _sentence(one: Answer, found: Summary) -> str:
+    """The verdict without p-values, which the table has."""
+    return verdict(labelled(one, found)).partition("; Holm")[0]
 
 
 def _run(found: Summary) -> str:
