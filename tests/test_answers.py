@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_rows import study_rows
 
-from joulewise import answers_table, certainty, statistics_table, tables
+from joulewise import answers_table, certainty, page_lead, statistics_table, tables
 from joulewise.answers import Value, compare
 from joulewise.errors import OutputError
 from joulewise.findings import Answer, Reference
@@ -567,7 +567,38 @@ def test_shares_of_the_frontier_are_those_of_every_possible_resample():
     assert certainty.shares(found([row for row in ROWS if row.seed < 2]).arms) == {}
 
 
+def test_a_page_says_first_how_many_comparisons_show_a_difference_and_which():
+    better = with_accuracy(ROWS, lambda row: 0.5 + 0.1 * row.arm.startswith("CWMP") + 0.001 * row.seed * row.round)
+    better = with_accuracy(better, lambda row: row.server.accuracy + 0.002 * (row.seed == 1) * (row.rule == "CWMP"))
+    told = page_lead.lead(found(better, asked()))
+    assert told.startswith("<p>Of 1 comparison named beforehand, 1 shows a difference:</p><ul><li>the claim, final acc")
+    assert "CWMP density=0.1 is higher than TopK density=0.1 by 10." in told
+    assert "Holm" not in told
+    alike = with_accuracy(ROWS, lambda row: 0.5)
+    assert page_lead.lead(found(alike, asked())).startswith("<p>Of 1 comparison named beforehand none shows a differ")
+    assert "beforehand" not in page_lead.lead(found())
+
+
+@pytest.mark.parametrize(
+    ("change", "shows"), [({}, True), ({"missing": (3,)}, False), ({"lacking": 1}, False), ({"adjusted": 0.06}, False)]
+)
+def test_only_what_is_claimed_shows_a_difference(change, shows):
+    one = msgspec.structs.replace(answered([0.9, 0.8, 0.85], [0.1, 0.12, 0.1]), adjusted=0.01)
+    assert answers_table.shown(msgspec.structs.replace(one, **change)) is shows
+
+
 # ---------------------------------------------------------------- tables
+
+
+def test_the_table_on_the_way_has_a_line_for_each_arm_and_nothing_for_rounds_that_an_arm_has_not_had():
+    rows = [row for row in ROWS if row.round <= 3 or not row.arm.startswith("CWMP density=0.1")]
+    summed = found(rows)
+    table = tables.progress(summed)
+    assert [line[0] for line in table.rows] == [arm.label for arm in summed.arms]
+    assert table.columns[1:3] == ("Accuracy, round 2 (%)", "Energy, round 2 (thousand relative units)")
+    short = next(line for line in table.rows if line[0] == "CWMP density=0.1")
+    assert "–" not in short[1:5]
+    assert set(short[5:]) == {"–"}
 
 
 def test_the_terminal_shows_the_primary_comparisons_and_calls_the_rest_descriptive():

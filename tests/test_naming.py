@@ -40,6 +40,21 @@ def test_an_allocation_tells_lines_apart_and_what_all_share_is_left_out_of_it_to
     assert shared == ("density=0.01", "FedAvg", "share=0.01", "5 near")
 
 
+def test_lines_are_told_apart_by_what_has_most_values_where_rules_and_allocations_are_one():
+    named = [
+        (amount, values, Labelled(name=f"TopK joules={amount} values={values}", rule="TopK", budget=f"joules={amount}",
+                                  settings={"rule": "TopK", "values": values}))
+        for amount in (1, 2) for values in ("int8", "float32", "ternary")
+    ]  # fmt: skip
+    found, _ = naming.names([one for *_, one in named])
+    assert [(each.series, each.group) for each in found] == [
+        (f"TopK values={values}", (f"joules={amount}",)) for amount, values, _ in named
+    ]
+    dense = Labelled(name="Dense values=float32", rule="Dense", budget="", settings={"values": "float32"})
+    found, _ = naming.names([*(one for *_, one in named), dense])
+    assert {each.series for each in found} == {"TopK", "Dense"}
+
+
 def test_a_device_in_a_file_is_called_by_the_file_and_two_files_of_one_name_by_their_paths():
     files = ["mine/boards/a.toml", "b.toml, 2 near"]
     found, _ = naming.names([arm("CWMP", "EqualCount(share=0.01)", f"5 {file}") for file in files])
