@@ -86,6 +86,12 @@ def test_figures_show_every_rule(written):
     assert "currentColor" not in svg
 
 
+def test_a_figure_of_some_arms_says_so(written):
+    svg = (written[0].parent / "figures" / "kept-by-layer.svg").read_text()
+    assert len(re.findall(r">(TopK|CWMP|Projection)", svg)) == 3
+    assert "3 of 12 arms; the page has them all" in svg
+
+
 def test_a_page_is_well_formed_with_headings_in_order_and_every_id_once(outline):
     assert outline.open == []
     assert outline.levels[0] == 1

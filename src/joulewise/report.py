@@ -167,10 +167,13 @@ def _split_figure(found: Summary) -> Spec:
 
 def _kept_figure(found: Summary, kept: Keeping) -> Spec:
     """Maps of the arms of the first panel of curves: those that differ in rule, allocation and schedule alone."""
-    arms = [arm for arm in page.panels(found)[0].arms if arm.rule != "Dense"] or found.arms
+    every = [arm for arm in found.arms if arm.rule != "Dense"] or found.arms
+    first = {arm.name for arm in page.panels(found)[0].arms}
+    arms = [arm for arm in every if arm.name in first][:MOST_MAPS] or every[:1]
     size = {"width": PANEL_WIDTH, "height": heatmap.height(kept)}
-    maps = [heatmap.of_arm(kept, arm.name) | size | {"title": arm.label} for arm in arms[:MOST_MAPS]]
-    return chart_style.in_print({"concat": maps, "columns": min(2, len(maps))}, FIGURE_WIDTH)
+    maps = [heatmap.of_arm(kept, arm.name) | size | {"title": arm.label} for arm in arms]
+    told = {"title": f"{len(arms)} of {len(every)} arms; the page has them all"} if len(arms) < len(every) else {}
+    return chart_style.in_print({"concat": maps, "columns": min(2, len(maps))} | told, FIGURE_WIDTH)
 
 
 def _save(spec: Spec, stem: Path) -> tuple[Path, ...]:
