@@ -40,6 +40,7 @@ from joulewise.flower import (
     wire,
 )
 from joulewise.flower.app import federate
+from joulewise.flower.checked import Expected
 from joulewise.flower.estimate import Coming, Estimate
 from joulewise.layout import Layout
 from joulewise.rules import CWMP, Count, Density, TopK
@@ -285,7 +286,7 @@ def test_a_checkpoint_without_the_estimate_is_not_enough(tmp_path):
     whole = list(federate(which, 4))
     checkpoint = through_a_file(whole[1].checkpoint, tmp_path)
     torn = {name: array for name, array in checkpoint.items() if not name.startswith("estimate/")}
-    with pytest.raises(FederationError, match="first with EF21, but replies of this node up to number 2 were used"):
+    with pytest.raises(FederationError, match="of EF21, but other replies of this run are not, or the server has lost"):
         list(federate(which, 4, resume=torn))
     torn = {name: array for name, array in checkpoint.items() if not name.startswith("accepted/")}
     with pytest.raises(StateError, match="one of them has lost its state"):
@@ -379,15 +380,81 @@ def mixed(*mods):
     return SparseGrid(Several(apps[0], len(mods)))
 
 
+def bare(message, context, call_next):
+    return call_next(message, context)
+
+
 def test_nodes_with_and_without_it_are_not_mixed():
     plain = Sparsify(DEVICE, TopK(), Count(5))
-    assert "it is of EF21, but another reply of this round is not" in refused(mixed(plain, estimating()), (1, 2))[0]
-    grid = mixed(estimating(), plain, lambda message, context, call_next: call_next(message, context))
+    for others in ((plain,), (plain, bare), (bare,)):
+        for mods in ((estimating(), *others), (*others, estimating())):
+            (found,) = refused(mixed(*mods), range(1, len(mods) + 1))
+            assert "it is of EF21, but other replies of this run are not" in found
+    grid = mixed(plain, bare, estimating(), estimating(), estimating())
     for number in (1, 2):
-        found = refused(grid, (1, 2, 3), number)
+        found = refused(grid, range(1, 6), number)
         assert len(found) == 2
-        assert all("it is not of EF21, but those before are" in each for each in found)
+        assert all("it is not of EF21, but others are" in each for each in found)
         grid.accept(record(model()))
+
+
+def test_one_node_that_is_set_otherwise_keeps_no_others_out():
+    plain = Sparsify(DEVICE, TopK(), Count(5))
+    grid = mixed(estimating(), plain, plain)
+    for number in (1, 2):
+        assert len(refused(grid, (1, 2, 3), number)) == 1
+        grid.accept(record(model()))
+    assert len(refused(grid, (1,), 3)) == 1  # Nor where no other one is asked.
+    assert grid.estimate.total is None
+    same = estimating(MemoryStore(), local=["linear.bias"])
+    grid = mixed(estimating(), same, same)
+    assert ["its tensors are not those of the other nodes" in each for each in refused(grid, (1, 2, 3))] == [True]
+
+
+def test_one_node_that_is_set_otherwise_stops_no_strategy():
+    plain = Sparsify(DEVICE, TopK(), Count(5))
+    with pytest.warns(UserWarning, match="FedTrimmedAvg"):
+        strategy = Sparse(averaging(strategies.FedTrimmedAvg, beta=0.0))
+    strategy._grid = mixed(estimating(), plain, plain)
+    replies = strategy._grid.send_and_receive([request(node) for node in (1, 2, 3)])
+    arrays, _ = strategy.aggregate_train(1, replies)
+    assert flat(arrays_of(arrays)).any()
+
+
+@pytest.mark.parametrize("weight", [1e308, 1e-300])
+def test_a_weight_that_spoils_all_sums_is_refused(weight):
+    grid = SparseGrid(Watched(made(MemoryStore(), weigh=lambda partition: (weight, weight, 8)[partition]), 3))
+    grid.expected = Expected("num-examples")
+    found = refused(grid, (1, 2, 3))
+    assert [f"it has the weight {weight:g}, but with EF21" in each for each in found] == [True, True]
+    assert np.isfinite(flat(arrays_of(grid.accept(record(model()), averaged=True)))).all()
+
+
+def test_a_node_that_is_asked_twice_is_refused_whatever_it_says_of_feedback():
+    def silent(message, context, call_next):
+        reply = call_next(message, context)
+        reply.content[wire.RECORD]["feedback"] = False
+        return reply
+
+    grid = SparseGrid(Watched(app(silent, estimating(MemoryStore()), examples=examples), 1))
+    replies = grid.send_and_receive([request(1, 1), request(1, 1)])
+    assert all("asked to train twice" in str(reply.error.reason) for reply in replies)
+
+
+def test_replies_are_used_by_the_estimate_and_by_their_numbers_or_by_neither(monkeypatch):
+    store = MemoryStore()
+    mod = Sparsify(DEVICE, CWMP(), Density(0.1), feedback=EF21(), store=store)
+    grid = SparseGrid(Watched(app(mod, examples=examples), 3), allocation=EqualJoules(share=0.2))
+    rounds_of(grid, lambda _: range(3), 1)
+    grid.send_and_receive([request(node, 2) for node in (1, 2, 3)])
+    monkeypatch.setattr(grid.allotter, "close", raising)
+    with pytest.raises(MemoryError):
+        grid.accept(record(model()))
+    assert np.array_equal(grid.estimate.total, total_of(states_of(store), grid.accepted))
+
+
+def raising(*_):
+    raise MemoryError
 
 
 def test_a_node_that_changes_to_it_or_from_it_in_a_run_is_refused():

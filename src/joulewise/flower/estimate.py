@@ -23,6 +23,9 @@ from joulewise.select import Selection
 
 Floats = npt.NDArray[np.float64]
 
+MOST_WEIGHT = 2.0**64
+"""Of a reply: with it float64 holds the sums of any number of nodes and rounds."""
+
 
 @dataclass(slots=True, eq=False)
 class Estimate:
@@ -56,6 +59,11 @@ class Estimate:
         before = self.weights.get(node)
         if not weight > 0:
             raise PayloadError("it has no weight, such as the metric 'num-examples', which EF21 needs")
+        if not 1 / MOST_WEIGHT <= weight <= MOST_WEIGHT:
+            raise PayloadError(
+                f"it has the weight {weight:g}, but with EF21 none may be above {MOST_WEIGHT:g} or below "
+                f"{1 / MOST_WEIGHT:.2g}, lest sums of them pass what float64 holds"
+            )
         if before is not None and weight != before:
             raise PayloadError(
                 f"it has the weight {weight:g}, but its replies before had {before:g}, and with EF21 they stay in the "
@@ -63,8 +71,8 @@ class Estimate:
             )
         if before is None and accepted:
             raise PayloadError(
-                f"it is the first with EF21, but replies of this node up to number {accepted} were used without; begin "
-                "a new run"
+                f"it is the first with EF21, but replies of this node up to number {accepted} were used without, or "
+                "the server has lost what it knew of them; begin a new run"
             )
 
     def become(self, after: Estimate) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -140,6 +141,7 @@ class SparseGrid(Around):
 
     def _in_order(self, requests: list[Message], answers: Answers, downloads: tuple[Download, ...]) -> list[Message]:
         pairs, problems = answers.pairs, answers.problems
+        self._begin(answers)
         asked = Counter(request.metadata.dst_node_id for request in requests if wire.is_train(request))
         asked.update(self._round.waiting)  # by an earlier call of this round
         crossed = Crossed(downloads)
@@ -181,10 +183,11 @@ class SparseGrid(Around):
             as batch-norm counters, into float64. Tensors that stayed on every client are as they were.
         """
         done, self._round = self._round, UnderWay()
-        if done.coming is not None:
-            self.estimate.become(done.coming.after())
+        after = None if done.coming is None else done.coming.after()
         if self.allotter is not None:
             self.allotter.close(done.touched.share)
+        if after is not None:  # Together with the numbers, or nodes would be told of other replies than it holds.
+            self.estimate.become(after)
         self._accepted.update(done.waiting)
         return done.settled(arrays, averaged)
 
@@ -266,7 +269,7 @@ class SparseGrid(Around):
             PayloadError: the reply cannot be used; the sentence begins with what is wrong, not with the node.
         """
         record, sent = wire.only_arrays(request.content), wire.read(reply.content)
-        self._round.check_estimates(sent is not None and sent.estimates, self.estimate)
+        self._round.check_estimates(sent, self.estimate)
         if sent is None or record is None:
             checked.check_dense(record, reply)
             self.downlink.refuse_whole(request.metadata.dst_node_id)
@@ -281,7 +284,7 @@ class SparseGrid(Around):
         checked.check_number(sent, self._accepted.get(node, 0))
         weight = checked.weight(reply, self.expected)
         if sent.estimates:
-            self._check_estimate(node, weight, base.layout)
+            self._check_estimate(node, sent, weight, base.layout)
         if again and sent.feedback:
             raise PayloadError(
                 "the node was asked to train twice in one round, so that with error feedback it would be counted "
@@ -311,13 +314,26 @@ class SparseGrid(Around):
         self.allotter.heard(node, number, sent, weight, dense)
         return number
 
-    def _check_estimate(self, node: int, weight: float, layout: Layout) -> None:
+    def _begin(self, answers: Answers) -> None:
+        """What the replies of a run are, EF21 or not: that of those before, or of most of the first."""
+        if self._round.usual is not None or self.estimate.total is not None:
+            return
+        if self._accepted:
+            self._round.usual = False, ()
+            return
+        found = []
+        for _, reply in answers.sound().values():
+            with contextlib.suppress(PayloadError):
+                found.append(wire.read(reply.content))
+        self._round.begin(found)
+
+    def _check_estimate(self, node: int, sent: wire.Reply, weight: float, layout: Layout) -> None:
         try:
             refuse(self.downlink.setting, None if self.allotter is None else self.allotter.allocation)
         except RuleError as error:
             raise PayloadError(str(error)) from None
         self.estimate.check(node, weight, self._accepted.get(node, 0))
-        self._round.check_layout(layout, self.estimate)
+        self._round.check_layout(sent, layout, self.estimate)
 
 
 def _memory_over(grid: Grid) -> tuple[dict[int, int], Estimate]:

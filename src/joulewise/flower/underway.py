@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,7 @@ class UnderWay:
         types: element types of the models that were sent.
         touched: coordinates that replies have moved.
         stayed: what no node has sent, as it was sent to them; None where none has answered.
+        usual: what most of its first replies are: whether of EF21, and if so which tensors stay on the node.
         coming: the estimate as it will be, with EF21.
         base: the model that it moves; None where not all nodes were sent the same.
     """
@@ -38,6 +40,7 @@ class UnderWay:
     types: dict[str, np.dtype[Any]] = field(default_factory=dict)
     touched: Touched = field(default_factory=Touched)
     stayed: dict[str, Array] | None = None
+    usual: tuple[bool, tuple[str, ...]] | None = None
     coming: Coming | None = None
     base: Base | None = None
 
@@ -58,33 +61,51 @@ class UnderWay:
         self.waiting[node] = sequence
         self.touched.add(base, decoded)
 
-    def check_estimates(self, estimates: bool, estimate: Estimate) -> None:
+    def begin(self, replies: Iterable[wire.Reply | None]) -> None:
+        """Find what most of these replies are, lest one node that is set otherwise keep all others out.
+
+        Args:
+            replies: of the round's first call; None for a whole model.
+        """
+        every = list(replies)
+        found = Counter(each.local for each in every if each is not None and each.estimates)
+        if 2 * found.total() > len(every):
+            self.usual = True, max(found, key=found.__getitem__)
+        elif every:
+            self.usual = False, ()
+
+    def check_estimates(self, sent: wire.Reply | None, estimate: Estimate) -> None:
         """All nodes of a run have EF21, or none.
 
         Args:
-            estimates: whether a reply is of EF21.
+            sent: a reply; None for a whole model.
             estimate: of the rounds before.
 
         Raises:
-            PayloadError: it is of the other kind than those before.
+            PayloadError: it is of the other kind than most are, or than those before.
         """
-        others = self.coming is not None or estimate.total is not None
-        if estimates and not others and self.stayed is not None:
-            raise PayloadError("it is of EF21, but another reply of this round is not; give all nodes feedback=EF21()")
+        estimates = sent is not None and sent.estimates
+        others = estimate.total is not None or self.usual is None or self.usual[0]
+        if estimates and not others:
+            raise PayloadError(
+                "it is of EF21, but other replies of this run are not, or the server has lost what it knew of them; "
+                "give all nodes feedback=EF21(), or none, or begin a new run"
+            )
         if others and not estimates:
             raise PayloadError(
-                "it is not of EF21, but those before are, and the model moves by their mean; give all nodes "
-                "feedback=EF21(), or begin a new run"
+                "it is not of EF21, but others are, and the model moves by their mean; give all nodes feedback=EF21(), "
+                "or begin a new run"
             )
 
-    def check_layout(self, layout: Layout, estimate: Estimate) -> None:
+    def check_layout(self, sent: wire.Reply, layout: Layout, estimate: Estimate) -> None:
         """All nodes send the same tensors, of which there is one mean.
 
         Raises:
             PayloadError: these are others.
         """
         known = estimate.fingerprint if self.coming is None else self.coming.layout.fingerprint
-        if known not in {None, layout.fingerprint}:
+        same = known == layout.fingerprint if known is not None else self.usual in {None, (True, sent.local)}
+        if not same:
             raise PayloadError(
                 "its tensors are not those of the other nodes, and EF21 keeps one mean of all; let all nodes keep the "
                 "same tensors local, or use ErrorFeedback()"

@@ -337,9 +337,10 @@ def read(content: RecordDict) -> Reply | None:
     names = local_names(known)
     try:
         feedback, momentum = (known.get(key) is True for key in ("feedback", "momentum"))
+        estimates = packed.stype == ESTIMATE
         device, rule, budget = (name(known.get(key)) for key in NAMES)
         said, curve = (told(known.get(key)) for key in BYTES)
-        others = device, rule, budget, said, curve, momentum, packed.stype == ESTIMATE
-        return Reply(packed.data, sequence, _result.decode(result), feedback, names, *others)
+        others = device, rule, budget, said, curve, momentum, estimates
+        return Reply(packed.data, sequence, _result.decode(result), feedback or estimates, names, *others)
     except (msgspec.MsgspecError, RecursionError) as error:  # The latter where it is nested without end.
         raise PayloadError(f"reply's result is not as joulewise writes it: {error}") from None
