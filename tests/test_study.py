@@ -139,7 +139,7 @@ def test_ef21_stands_beside_error_feedback(write):
     loaded = load(
         write(
             MINIMAL
-            + '[grid]\nrule=["Dense","TopK"]\ndensity=0.1\nfeedback=["EF21",{name="EF21"},true,{name="ErrorFeedback"},{decay=0.5},'
+            + '[grid]\nrule=["Dense","TopK"]\ndensity=0.1\nfeedback=["EF21",{name="EF21"},true,"ErrorFeedback",{name="ErrorFeedback"},{decay=0.5},'
             + '{name="ErrorFeedback",decay=0.5},false]\n'
         )
     )
@@ -402,6 +402,11 @@ MISTAKES = {
     "an unknown feedback": (
         "compressor.feedback=EF22",
         "invalid value 'EF22' - at $.compressor.feedback (--set compressor.feedback=EF22); did you mean EF21? ",
+    ),
+    "an unknown feedback with a setting": (
+        "compressor.feedback={name='Feedback', decay=0.5}",
+        "invalid value 'Feedback' - at $.compressor.feedback (--set compressor.feedback={name='Feedback', decay=0.5}); did "
+        "you mean ErrorFeedback? (expected one of: EF21, ErrorFeedback)",
     ),
     "EF21 and a lossy downlink": (
         "arms=[{rule='TopK', density=0.1, feedback='EF21', strategy={downlink={name='Lossy', density=0.1}}}]",

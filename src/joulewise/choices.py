@@ -17,8 +17,8 @@ from joulewise.schedules import Schedule
 
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
-FeedbackChoice = ErrorFeedback | Literal["EF21"] | bool
-"""`ErrorFeedback`, which true stands for; `EF21`, which has no settings, by its name; or false for none."""
+FeedbackChoice = ErrorFeedback | Literal["EF21", "ErrorFeedback"] | bool
+"""`ErrorFeedback`, which true and its name stand for; `EF21`, which has no settings, by its name; or false for none."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -286,13 +286,13 @@ def _item(source: Source, key: str, value: Any, where: str, origin: str, typed: 
 def _feedback(source: Source, value: Any, origin: str) -> Any:
     """True is `ErrorFeedback`, whose name may be left out; of others, such as EF21, there is the name alone."""
     if not isinstance(value, dict):
-        return {} if value is True else value
+        return {} if value is True or value == "ErrorFeedback" else value
     settings = {key: setting for key, setting in value.items() if key != "name"}
     named = value.get("name", "ErrorFeedback")
     if named == "EF21" and settings:
         fact = f"EF21 has no settings, but {next(iter(settings))} is given - at {_place(source, origin)}"
         raise StudyError(f"{source.file}: {fact}; leave it out")
-    return settings if named == "ErrorFeedback" else value if settings else named
+    return settings if named == "ErrorFeedback" else named
 
 
 # ---------------------------------------------------------------- places
