@@ -2,10 +2,10 @@
 
 ``python benchmarks/headline.py RESULTS...``, where each is a folder of rows whose study named a target accuracy and
 selection seeds, such as results/fleet-real. For each set of devices the arm of either side that takes the least uplink
-energy to the accuracy on the selection seeds is found, TopK's with the same freedom as the other's: density or share,
-error feedback, allocation, learning rate. Of these two, and on the other seeds alone: the ratio of the uplink energies
-and of everything modelled, receiving included (mean of logarithms, 95 % interval by Student's t), or a sign test where
-a seed does not reach the accuracy.
+energy to the accuracy on the selection seeds is found, among all that the study varies for its rules. From how many
+arms is printed: the side with more of them has more to choose from. Of these two, and on the other seeds alone: the
+ratio of the uplink energies and of everything modelled, receiving included (mean of logarithms, 95 % interval by
+Student's t), or a sign test where a seed does not reach the accuracy.
 """
 
 from __future__ import annotations
@@ -61,6 +61,11 @@ def cheapest(runs: Runs, rules: frozenset[str], asked: questions.Questions) -> s
     return min(means, key=lambda arm: means[arm], default=None)
 
 
+def count(runs: Runs, rules: frozenset[str]) -> int:
+    """How many arms have one of these rules."""
+    return sum(next(iter(seeds.values()))[0].rule in rules for seeds in runs.values())
+
+
 def ratio(runs: Runs, first: str, second: str, asked: questions.Questions, energy: Callable[[Row], float]) -> str:
     """Energy of the second arm over that of the first."""
     sides = [
@@ -70,6 +75,8 @@ def ratio(runs: Runs, first: str, second: str, asked: questions.Questions, energ
     blank = Answer(name="", measure="energy_to_accuracy", arm=second, against=first, seeds=0, missing=())
     found = compare(blank, *sides)
     reached = f"reached by {found.reached[0]} and {found.reached[1]} of {found.seeds} seeds" if found.reached else ""
+    if found.p is None:
+        return f"no comparison with {found.seeds} seeds, or of runs that spent nothing"
     if found.difference is None:
         return f"dearer in {found.signs[1]}, cheaper in {found.signs[0]}; {reached}; sign test p = {found.p:.2g}"
     change = found.difference
@@ -90,7 +97,8 @@ def main() -> None:
             if base is None or ours is None:
                 sys.stdout.write("  no arm of one side reaches it on all selection seeds\n")
                 continue
-            sys.stdout.write(f"  {base}\n  over {ours}\n")
+            sizes = [count(runs, rules) for rules in (BASE, OURS)]
+            sys.stdout.write(f"  {base} (of {sizes[0]} arms)\n  over {ours} (of {sizes[1]} arms)\n")
             for name, energy in (("uplink", uplink_energy), ("all that is modelled", everything)):
                 sys.stdout.write(f"  {name}: {ratio(runs, ours, base, asked, energy)}\n")
 
