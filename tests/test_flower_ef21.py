@@ -258,6 +258,23 @@ def test_a_second_strategy_on_the_same_grid_goes_on_where_the_first_ended():
     assert np.array_equal(grid.estimate.total, total_of(states_of(store), grid.accepted))
 
 
+def test_two_strategies_at_once_on_the_same_grid_lose_nothing_of_each_other():
+    store = MemoryStore()
+    inner = Watched(made(store), 3)
+    grids = [SparseGrid(inner), SparseGrid(inner)]
+    for number in (1, 2):
+        seen = [
+            grid.send_and_receive([request(node, number)])[0].content["arrays"]
+            for node, grid in enumerate(grids, start=1)
+        ]
+        before = [flat(arrays_of(each)) for each in seen]
+        for grid in grids:
+            grid.accept(record(model()))
+        assert np.array_equal(grids[0].estimate.total, total_of(states_of(store), grids[0].accepted))
+        assert not np.array_equal(before[1], flat(arrays_of(seen[1])))  # The first one's replies are in it too.
+        assert np.array_equal(flat(arrays_of(seen[1])), grids[0].estimate.mean().astype(np.float32))
+
+
 def test_allocations_of_the_uplink_work():
     ascent = OnePrice(share=0.2, control="ascent")
     for allocation in (EqualCount(0.2), EqualJoules(share=0.2), OnePrice(share=0.2), ascent):

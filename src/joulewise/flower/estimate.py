@@ -107,7 +107,7 @@ class Coming:
     """The estimate as it will be when the replies of a round are used.
 
     Args:
-        before: the estimate as it is; it is not changed.
+        before: the estimate as it is; it is changed by `use` alone.
         layout: of what the nodes send.
     """
 
@@ -115,7 +115,9 @@ class Coming:
     layout: Layout
     _heard: dict[int, _Heard] = field(default_factory=dict)
     _after: Estimate | None = None
+    _total: Floats | None = None
     _weight: float = 0.0
+    _used: bool = False
 
     def add(self, node: int, partition: int, weight: float, selection: Selection) -> None:
         """A node's reply can be used. Sums are in the order of partitions, whatever the order of replies."""
@@ -123,11 +125,17 @@ class Coming:
         self._after = None
 
     def after(self) -> Estimate:
-        """The estimate with all replies in it."""
-        if self._after is None:
-            self._after = self._summed()
+        """The estimate with all replies in it, and with what another strategy on the same Grid has used since."""
+        if self._after is None or (self._total is not self.before.total and not self._used):
+            self._after, self._total = self._summed(), self.before.total
             self._weight = math.fsum(self._after.weights.values())
         return self._after
+
+    def use(self) -> None:
+        """The replies are used: the estimate becomes what it is with them."""
+        after = self.after()
+        self._used = True
+        self.before.become(after)
 
     def moved(self, base: npt.NDArray[np.float32], first: int, last: int) -> npt.NDArray[np.float32]:
         """``base + S / sum(w)`` for coordinates from `first` to before `last`; where the mean is 0, the same bits."""

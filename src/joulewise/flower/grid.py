@@ -183,11 +183,10 @@ class SparseGrid(Around):
             as batch-norm counters, into float64. Tensors that stayed on every client are as they were.
         """
         done, self._round = self._round, UnderWay()
-        after = None if done.coming is None else done.coming.after()
         if self.allotter is not None:
             self.allotter.close(done.touched.share)
-        if after is not None:  # Together with the numbers, or nodes would be told of other replies than it holds.
-            self.estimate.become(after)
+        if done.coming is not None:  # Together with the numbers, or nodes would be told of other replies than it holds.
+            done.coming.use()
         self._accepted.update(done.waiting)
         return done.settled(arrays, averaged)
 
