@@ -1,13 +1,11 @@
 """`joulewise calibrate`, as a user meets it: a profile or one clear sentence, and nothing half-written."""
 
-import contextlib
 import errno
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -159,44 +157,28 @@ def test_the_link_to_a_sink_is_in_the_profile(calibrate, folder):
 # ---------------------------------------------------------------- a sensor as Linux shows it
 
 
-@contextlib.contextmanager
-def powercap_tree(root: Path, watts: float):
-    """A RAPL counter that rises at `watts`, until the context ends."""
-    zone = root / "sys/class/powercap/intel-rapl:0"
+@pytest.fixture
+def zone(folder, monkeypatch) -> Path:
+    """A RAPL counter that rises at 6 W whenever it is read: a thread that wrote it would be late on a busy machine."""
+    zone = folder / "tree/sys/class/powercap/intel-rapl:0"
     zone.mkdir(parents=True)
     (zone / "name").write_text("package-0\n")
     (zone / "max_energy_range_uj").write_text("262143328850\n")
     (zone / "energy_uj").write_text("1000\n")
-    ended = threading.Event()
+    monkeypatch.setattr(meters, "find_meters", lambda: FIND_METERS(folder / "tree"))
+    read, began = powercap.number, time.monotonic()
 
-    def rise():
-        began = time.monotonic()
-        while not ended.wait(0.001) and (zone / "energy_uj").exists():
-            temporary = zone / "energy_new"
-            temporary.write_text(f"{1000 + int(1e6 * watts * (time.monotonic() - began))}\n")
-            with contextlib.suppress(FileNotFoundError):
-                temporary.replace(zone / "energy_uj")
+    def rising(path, hint=""):
+        found = read(path, hint)
+        return 6e6 * (time.monotonic() - began) if path.name == "energy_uj" else found
 
-    thread = threading.Thread(target=rise, daemon=True)
-    thread.start()
-    try:
-        yield zone
-    finally:
-        ended.set()
-        thread.join()
+    monkeypatch.setattr(powercap, "number", rising)
+    return zone
 
 
-def test_a_counter_that_never_notices_the_work_leaves_no_price(calibrate, folder, monkeypatch):
-    with powercap_tree(folder / "tree", watts=6.0):
-        monkeypatch.setattr(meters, "find_meters", lambda: FIND_METERS(folder / "tree"))
-        # Asked, not written by a thread: on a busy machine a thread may be late, and idle would not be 6 W.
-        read = powercap.number
-        monkeypatch.setattr(
-            powercap,
-            "number",
-            lambda path, hint="": 6e6 * time.monotonic() if path.name == "energy_uj" else read(path, hint),
-        )
-        code, out, err = calibrate("--out", "mine.toml", "--seconds", "4")
+@pytest.mark.usefixtures("zone")
+def test_a_counter_that_never_notices_the_work_leaves_no_price(calibrate, folder):
+    code, out, err = calibrate("--out", "mine.toml", "--seconds", "4")
     assert "sensor: powercap, package-0" in out
     # Work draws what rest draws: nothing is above idle, but for the noise of a counter that moves in steps.
     if code == 0:
@@ -207,19 +189,17 @@ def test_a_counter_that_never_notices_the_work_leaves_no_price(calibrate, folder
         assert not (folder / "mine.toml").exists()
 
 
-def test_a_counter_that_vanishes_in_the_middle_is_one_sentence_and_no_file(calibrate, folder, monkeypatch):
+def test_a_counter_that_vanishes_in_the_middle_is_one_sentence_and_no_file(calibrate, folder, zone, monkeypatch):
     read, seen = powercap.number, []
-    with powercap_tree(folder / "tree", watts=6.0) as zone:
-        monkeypatch.setattr(meters, "find_meters", lambda: FIND_METERS(folder / "tree"))
 
-        def vanishing(path, hint=""):
-            seen.append(path.name)
-            if seen.count("energy_uj") == 40:  # Some windows are whole, two readings each.
-                zone.rename(folder / "gone")
-            return read(path, hint)
+    def vanishing(path, hint=""):
+        seen.append(path.name)
+        if seen.count("energy_uj") == 40:  # Some windows are whole, two readings each.
+            zone.rename(folder / "gone")
+        return read(path, hint)
 
-        monkeypatch.setattr(powercap, "number", vanishing)
-        code, _, err = calibrate("--out", "mine.toml", "--seconds", "6")
+    monkeypatch.setattr(powercap, "number", vanishing)
+    code, _, err = calibrate("--out", "mine.toml", "--seconds", "6")
     assert code == 1
     assert re.search(r"error: the sensor gave no reading in a window of \w+ \(.*energy_uj.*there is no price", err)
     assert err.count("error:") == 1
