@@ -157,20 +157,24 @@ def test_the_link_to_a_sink_is_in_the_profile(calibrate, folder):
 # ---------------------------------------------------------------- a sensor as Linux shows it
 
 
+COUNTED = 1000
+
+
 @pytest.fixture
-def zone(folder, monkeypatch) -> Path:
+def zone(calibrate, folder, monkeypatch) -> Path:
     """A RAPL counter that rises at 6 W whenever it is read: a thread that wrote it would be late on a busy machine."""
+    del calibrate  # It takes all sensors away, so it comes first.
     zone = folder / "tree/sys/class/powercap/intel-rapl:0"
     zone.mkdir(parents=True)
     (zone / "name").write_text("package-0\n")
     (zone / "max_energy_range_uj").write_text("262143328850\n")
-    (zone / "energy_uj").write_text("1000\n")
+    (zone / "energy_uj").write_text(f"{COUNTED}\n")
     monkeypatch.setattr(meters, "find_meters", lambda: FIND_METERS(folder / "tree"))
     read, began = powercap.number, time.monotonic()
 
     def rising(path, hint=""):
         found = read(path, hint)
-        return 6e6 * (time.monotonic() - began) if path.name == "energy_uj" else found
+        return 6e6 * (time.monotonic() - began) if found == COUNTED else found
 
     monkeypatch.setattr(powercap, "number", rising)
     return zone
