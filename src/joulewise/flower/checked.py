@@ -297,3 +297,26 @@ def check_number(sent: wire.Reply, accepted: int) -> None:
         raise PayloadError(
             f"it has the number {sent.sequence}, but the last that was used has {accepted}: it is an old one, or forged"
         )
+
+
+def check_feedback(sent: wire.Reply, again: bool, legacy: bool) -> None:
+    """What a node remembers is counted once, as the server tells it.
+
+    Args:
+        sent: the reply.
+        again: whether the node was asked twice in this round.
+        legacy: whether the strategy is one that does not say which replies it uses.
+
+    Raises:
+        PayloadError: it cannot be.
+    """
+    if again and sent.feedback:
+        raise PayloadError(
+            "the node was asked to train twice in one round, so that with error feedback it would be counted "
+            "twice; ask each node once, or use Sparsify(feedback=None)"
+        )
+    if legacy and sent.feedback:
+        raise PayloadError(
+            "legacy strategies do not say which replies they use, so error feedback would send everything twice; "
+            "use Sparsify(feedback=None), or a strategy of flwr.serverapp"
+        )

@@ -284,16 +284,8 @@ class SparseGrid(Around):
         weight = checked.weight(reply, self.expected)
         if sent.estimates:
             self._check_estimate(node, sent, weight, base.layout)
-        if again and sent.feedback:
-            raise PayloadError(
-                "the node was asked to train twice in one round, so that with error feedback it would be counted "
-                "twice; ask each node once, or use Sparsify(feedback=None)"
-            )
-        if sent.feedback and wire.LEGACY in request.content and self.expected.weight is None:
-            raise PayloadError(
-                "legacy strategies do not say which replies they use, so error feedback would send everything twice; "
-                "use Sparsify(feedback=None), or a strategy of flwr.serverapp"
-            )
+        legacy = wire.LEGACY in request.content and self.expected.weight is None
+        checked.check_feedback(sent, again, legacy)
         sent = replace(sent, asked=further is not None)
         decoded = decode(sent.payload, base.layout)
         known = self.estimate, node, sent.result.partition, weight
